@@ -34,7 +34,7 @@ def clip_times(
         for name, value in given.items():
             if value is not None:
                 _refuse(name, "None beside at=, which says where the frames are", value)
-        return _around_anchors(at)
+        return _around_anchors(at, str(anchors))
     if frames is None:
         _refuse("frames", "the number of frames of a clip", frames)
     if fps is not None and stride is not None:
@@ -58,11 +58,11 @@ def nanoseconds(seconds: float) -> int:
     return round(Fraction(seconds) * NANOSECONDS)
 
 
-def _around_anchors(at: Any) -> ClipTimes:
+def _around_anchors(at: Any, anchors: str) -> ClipTimes:
     offsets = finite_numbers(at)
     if offsets is None or len(offsets) > _MOST_FRAMES or max(map(abs, offsets)) > _MOST_SECONDS:
         _refuse("at", "seconds before or after an anchor, such as [-0.2, -0.1, 0]", at)
-    return ClipTimes(frames=len(offsets), at=tuple(map(nanoseconds, offsets)))
+    return ClipTimes(frames=len(offsets), at=tuple(map(nanoseconds, offsets)), anchors=anchors)
 
 
 def _rate(fps: Any) -> Fraction:

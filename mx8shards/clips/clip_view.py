@@ -44,10 +44,9 @@ class ClipView:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the settings, of the base view and of the numbers of clips."""
-        facts = [self._starts, *([] if self._anchors is None else [self._anchors])]
-        hashes = [hashlib.sha256(array.astype("<i8").data).hexdigest() for array in facts]
-        return _digest("clips", self._base.digest, self.videos.names, self.videos.times.description(), *hashes)
+        """A hash of the columns, the settings and the base view."""
+        names, settings = list(self.videos.names), self.videos.times.settings()
+        return hashlib.sha256(json.dumps(["clips", self._base.digest, names, *settings]).encode()).hexdigest()
 
     @cached_property
     def occurrences(self) -> int:
@@ -78,7 +77,3 @@ class ClipView:
 def _scaled(drawn: Words, most: Ids) -> Ids:
     """Random integers from 0 to before `most`, from random words, as `randomness.integers` draws them."""
     return (((drawn >> _HALF) * most.astype(np.uint64)) >> _HALF).astype(np.int64)
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -43,7 +43,7 @@ class ClipTimes:
     """Which frames a clip has, and which clips a video has. The module explains `stride`, `fps` and `at`.
 
     every    the distance between the starts of two clips
-    at       offsets in nanoseconds
+    at       offsets in nanoseconds from each time in the column `anchors`
     random   the number of clips with random starts that a video has in each epoch; None: clips cover the video
     short    what becomes of a video that is shorter than a clip: it has no clip, its frames repeat from the beginning,
              or its last frame repeats
@@ -54,6 +54,7 @@ class ClipTimes:
     every: int = 1
     fps: Fraction | None = None
     at: tuple[int, ...] | None = None
+    anchors: str = ""
     random: int | None = None
     short: Short = "drop"
 
@@ -62,11 +63,15 @@ class ClipTimes:
         """How many frames of the video, or moments, there are from the first one of a clip to its last."""
         return (self.frames - 1) * self.stride + 1
 
-    def description(self) -> list[object]:
-        """The settings as JSON, for digests."""
-        fps = None if self.fps is None else [self.fps.numerator, self.fps.denominator]
-        at = None if self.at is None else list(self.at)
-        return [self.frames, self.stride, self.every, fps, at, self.random, self.short]
+    def settings(self) -> list[list[object]]:
+        """The settings that apply, as pairs of name and JSON value, in ascending order of their names (spec §12.6)."""
+        if self.at is not None:
+            offsets = [Fraction(offset, NANOSECONDS) for offset in self.at]
+            return [["anchors", self.anchors], ["at", [[each.numerator, each.denominator] for each in offsets]]]
+        found: dict[str, object] = {"frames": self.frames, "short": self.short}
+        found |= {"every": self.every} if self.random is None else {"random": self.random}
+        found |= {"stride": self.stride} if self.fps is None else {"fps": [self.fps.numerator, self.fps.denominator]}
+        return [[name, found[name]] for name in sorted(found)]
 
 
 class IndexFile(Protocol):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 import mx8shards as mx8
 from mx8shards.clips.clip_settings import clip_times
-from mx8shards.clips.clip_view import NO_LENGTHS, ClipView
+from mx8shards.clips.clip_view import ClipView
 from mx8shards.format.clip_times import ClipTimes, VideoColumns, count_clips, frames_of, is_short, length_of, seconds_of
 from mx8shards.format.packet_index import PacketIndex, VideoFacts
 from mx8shards.views import Select, Whole
@@ -157,19 +159,32 @@ def test_random_starts_are_uniform_and_depend_on_seed_and_epoch() -> None:
     assert (starts[0, 0] != starts[0, 1]).any()
 
 
-def test_the_digest_tells_views_apart() -> None:
-    lengths = np.array([10, 20])
-    views = [
-        ClipView(Whole(2), columns(ClipTimes(frames=4, every=3)), lengths),
-        ClipView(Whole(2), columns(ClipTimes(frames=4, every=4)), lengths),
-        ClipView(Whole(2), columns(ClipTimes(frames=4, every=3)), lengths + 3),
-        ClipView(Whole(2), columns(ClipTimes(frames=4, random=3)), lengths),
-        ClipView(Whole(2), columns(ClipTimes(frames=1, at=(0,))), NO_LENGTHS, (lengths, np.array([0, 1, 2]))),
-        ClipView(Whole(2), columns(ClipTimes(frames=1, at=(0,))), NO_LENGTHS, (lengths + 1, np.array([0, 1, 2]))),
-        ClipView(Whole(2), columns(ClipTimes(frames=1, at=(0,))), NO_LENGTHS, (lengths, np.array([0, 0, 2]))),
+def test_the_digest_tells_settings_apart() -> None:
+    settings = [
+        ClipTimes(frames=4, every=3),
+        ClipTimes(frames=4, every=4),
+        ClipTimes(frames=4, every=3, short="pad"),
+        ClipTimes(frames=4, random=3),
+        ClipTimes(frames=4, every=3, fps=Fraction(4)),
+        ClipTimes(frames=1, at=(0,), anchors="x"),
+        ClipTimes(frames=1, at=(1,), anchors="x"),
+        ClipTimes(frames=1, at=(0,), anchors="y"),
     ]
+    lengths = np.array([10, 20])
+    views = [ClipView(Whole(2), columns(times), lengths) for times in settings]
     assert len({view.digest for view in views}) == len(views)
     assert ClipView(Whole(2), columns(ClipTimes(frames=4, every=3)), lengths).digest == views[0].digest
+    assert ClipView(Whole(3), columns(ClipTimes(frames=4, every=3)), lengths).digest != views[0].digest
+
+
+def test_the_digest_is_that_of_the_specification(repository: Path) -> None:
+    vectors = json.loads((repository / "format_spec" / "vectors" / "views.json").read_text())["clips"]
+    times = ClipTimes(frames=16, stride=2, every=8)
+    assert ClipView(Whole(10), columns(times), np.full(10, 99)).digest == vectors[0]["text"]
+    offsets = clip_times(**{**ALL, "at": [-0.2, 0], "anchors": "x"}, short="drop").settings()
+    assert ["at", [[-1, 5], [0, 1]]] in vectors[1]["list"]
+    assert ["at", [[-1, 5], [0, 1]]] in offsets
+    assert ["fps", [30000, 1001]] in ClipTimes(frames=2, fps=Fraction(30000, 1001)).settings()
 
 
 @pytest.mark.parametrize(
