@@ -16,36 +16,47 @@ PEERS_IMPORT := catalogue lightning-utilities requests tqdm zstd
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolation
 
-.PHONY: demo test tested newest hunt setup
+.PHONY: demo test lint tested tested-loader tested-remote tested-unit tested-rest newest hunt setup
 .DEFAULT_GOAL := test
 
 demo: .venv/.ready
 	@.venv/bin/python -m benchmarks.demo
 
-# The two legs run in parallel, on two cores. The newest leg only looks for failures that depend on package versions, so
-# it skips tests of kills, full disks, flipped bits, hostile bytes, the specification's files and shuffle statistics.
+# Two of these parts run at once, on two cores. After lint the longest come first.
 test: setup
+	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j2 lint newest tested
+
+lint: .venv/.ready
 	.venv/bin/ruff check --quiet .
 	.venv/bin/ruff format --quiet --check .
 	.venv/bin/mypy
-	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j2 newest tested
 
-tested: .venv/.ready
-	.venv/bin/python -m pytest
+# All tests, with the pinned versions: three folders by themselves, and everything else, also new folders.
+APART := loader remote unit
+tested: tested-loader tested-rest tested-remote tested-unit
 
-FLIPS := test_300_single_bit_flips_are_all_found_with_their_samples
+$(addprefix tested-,$(APART)): tested-%: .venv/.ready
+	.venv/bin/python -m pytest tests/$*
 
-FAULTS := dataset_faults.py eviction.py killed_jobs.py mirror_kills.py outages.py publication_races.py repair.py \
-	store_faults.py upload_faults.py
+tested-rest: .venv/.ready
+	.venv/bin/python -m pytest $(addprefix --ignore=tests/,$(APART))
 
-# This leg uses the system's libturbojpeg, if installed (2.x on Debian). The other leg uses the wheel's 3.x.
+# With the newest versions, only failures that depend on versions are looked for. So this part leaves out tests of
+# kills, signals, full disks, faults, flipped bits and hostile bytes, of the specification's files, of shuffle statistics
+# and of benchmarks.
+PINNED_ONLY := crash integration conformance/test_vectors_regenerate.py \
+	$(addprefix property/test_,mutations.py order_statistics.py) $(addprefix unit/test_,bounds_checks.py convert.py) \
+	$(addprefix loader/test_,faults.py interrupts.py on_error.py stalls.py) \
+	$(addprefix remote/test_,dataset_faults.py eviction.py killed_jobs.py mirror_kills.py outages.py \
+		publication_races.py repair.py retries.py store_faults.py upload_faults.py)
+FLIPS := unit/test_verify.py::test_300_single_bit_flips_are_all_found_with_their_samples
+
+# It uses the system's libturbojpeg, if installed (2.x on Debian). The other parts use the wheel's 3.x.
 newest: .venv-newest/.ready
 	library=$$(.venv-newest/bin/python -c 'import ctypes.util as u; print(u.find_library("turbojpeg") or "")'); \
 		if [ -n "$$library" ]; then export MX8SHARDS_TURBOJPEG="$$library"; fi; \
-		.venv-newest/bin/python -m pytest -m "not hunt and not streaming" --ignore=tests/crash --ignore=tests/integration \
-		--ignore=tests/property/test_mutations.py --ignore=tests/property/test_order_statistics.py \
-		--ignore=tests/conformance/test_vectors_regenerate.py $(addprefix --ignore=tests/remote/test_,$(FAULTS)) \
-		--deselect=tests/unit/test_verify.py::$(FLIPS)
+		.venv-newest/bin/python -m pytest -m "not hunt and not streaming" \
+		$(addprefix --ignore=tests/,$(PINNED_ONLY)) --deselect=tests/$(FLIPS)
 
 hunt: .venv/.ready
 	.venv/bin/python -m pytest -m hunt --hypothesis-profile=hunt

@@ -200,7 +200,7 @@ def publish(root: Path, number: int) -> None:
 
 @pytest.mark.parametrize(
     ("times", "collect"),
-    [(100, False), (60, True), *(pytest.param(2_000, collect, marks=pytest.mark.hunt) for collect in (False, True))],
+    [(25, False), (21, True), *(pytest.param(2_000, collect, marks=pytest.mark.hunt) for collect in (False, True))],
 )
 def test_readers_never_see_a_partly_published_snapshot(times: int, collect: bool, scratch: Path) -> None:
     found = publish_while_others_read(scratch / "data", times, collect=collect)

@@ -93,7 +93,7 @@ def test_spawned_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_p
     act(repository, "-m", "tests.loader.ranks", "spawned", data, tmp_path)
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         first, second = ([ids_of(batch) for batch in loader] for _ in range(2))
-    assert json.loads((tmp_path / "spawned.json").read_text()) == [first, second, first]
+    assert json.loads((tmp_path / "spawned.json").read_text()) == [first, second]
 
 
 @pytest.mark.hunt

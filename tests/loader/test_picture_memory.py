@@ -216,7 +216,7 @@ def noise(place: Path) -> Path:
     ("files", "memory", "on_error"),
     [
         ("whole", "256mb", "skip"),
-        ("whole", "1500mb", "skip"),
+        pytest.param("whole", "1500mb", "skip", marks=pytest.mark.hunt),
         ("cut", "1500mb", "skip"),
         ("cut", "256mb", "substitute"),
     ],

@@ -22,6 +22,7 @@ import mx8shards as mx8
 from mx8shards.errors import DiskError
 from mx8shards.format.entries import Entry
 from mx8shards.format.sidecar_bytes import Sidecar
+from mx8shards.loading.execution import watchdog
 from mx8shards.loading.execution.crew import Lane, Task
 from mx8shards.loading.execution.following import Following
 from mx8shards.loading.execution.provisions import Provisions
@@ -72,7 +73,7 @@ class OnCommand:
     def close(self) -> None:
         pass
 
-    def provide(self, entry: Entry) -> Path:
+    def provide(self, entry: Entry, *, ahead: bool = False) -> Path:
         if number(entry) not in self.done:
             self.begun.append(number(entry))
             self.act(number(entry))
@@ -284,9 +285,12 @@ def test_a_provider_that_does_not_answer_is_an_error_that_names_it(data: Path) -
         assert [i for batch in loader for i in ids_of(batch)] == list(range(5 * BATCH, SAMPLES))
 
 
-def test_a_wait_of_more_than_two_seconds_is_logged_once(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_wait_is_logged_once(
+    data: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.WARNING, "mx8shards")
-    with time_limit(), provided(data, lambda i: time.sleep(3 if i in (2, 9) else 0), 1) as (loader, _):
+    monkeypatch.setattr(watchdog, "_REPORT_S", 0.5)
+    with time_limit(), provided(data, lambda i: time.sleep(1.5 if i in (2, 9) else 0), 1) as (loader, _):
         list(loader)
     (told,) = [record.getMessage() for record in caplog.records]
     assert told.startswith("a batch has waited for the network for ")
@@ -319,7 +323,7 @@ def test_zstd_shards_are_unpacked_ahead_in_the_pool(tmp_path: Path, monkeypatch:
     real = LocalFiles.provide
     threads: list[str] = []
 
-    def provide(self: LocalFiles, entry: Entry) -> Path:
+    def provide(self: LocalFiles, entry: Entry, *, ahead: bool = False) -> Path:
         threads.append(threading.current_thread().name)
         return real(self, entry)
 

@@ -249,13 +249,3 @@ def test_python_and_compiled_kernels_give_equal_bytes(repository: Path, capsys: 
     exec(DIGEST, {})
     assert len(python) > 64
     assert python == capsys.readouterr().out
-
-
-@pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
-def test_the_kernels_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
-    # a separate cache: a warm one ignores the switch, and would keep the checked code
-    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not torch", __file__]
-    done = subprocess.run(run, env=environment, cwd=repository, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "1 skipped" in done.stdout

@@ -443,21 +443,7 @@ def _reads_beyond(values: Array, out: Array) -> None:
     out[0] = values[len(values) + out[0]]
 
 
-@pytest.mark.skipif("NUMBA_BOUNDSCHECK" not in os.environ, reason="runs in the process below")
+@pytest.mark.skipif("NUMBA_BOUNDSCHECK" not in os.environ, reason="runs in the process of test_bounds_checks")
 def test_bounds_checking_makes_an_out_of_bounds_read_an_error() -> None:
     with pytest.raises(IndexError):
         _reads_beyond(np.zeros(3, np.int64), np.zeros(1, np.int64))
-
-
-@pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
-def test_the_kernels_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
-    # a separate cache: a warm one ignores the switch, and would keep the checked code
-    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    files = [
-        __file__,
-        *(str(Path(__file__).with_name(f"test_{name}.py")) for name in ("shard_table", "feistel", "boxes")),
-    ]
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
-    done = subprocess.run(run, env=environment, cwd=repository, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "1 skipped" in done.stdout

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -484,13 +480,3 @@ def test_a_picture_that_we_find_intact_is_intact_for_libjpeg() -> None:
             decode_jpeg(bytes(damaged), 50, 70)  # raises on any warning
             passed += 1
     assert 0 < passed < 300  # changed coefficients are valid
-
-
-@pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
-def test_the_kernels_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
-    # a separate cache: a warm one ignores the switch, and would keep the checked code
-    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    files = [__file__, str(Path(__file__).with_name("test_jpeg.py")), str(repository / "tests/property/test_tiles.py")]
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
-    done = subprocess.run(run, env=environment, cwd=repository, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
