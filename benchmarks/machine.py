@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     *("mx8shards", "mosaicml-streaming", "litdata", "webdataset", "spdl-core", "spdl-io", "ffcv"),
     *("numpy", "numba", "zstandard", "blake3", "xxhash", "torch", "Pillow", "simplejpeg"),
+    *("av", "torchcodec", "decord2", "opencv-python-headless"),
 )
 
 

@@ -32,6 +32,7 @@ SECTIONS = {
         *("loading.reporting.stats:Explanation", "loading.iterable_dataset:IterableBatches"),
     ],
     "Decode pictures": ["RandomResizedCrop", "CenterCrop", "ResizeCrop", "MultiCrop", "Decode"],
+    "Decode videos": ["Clip", "Audio"],
     "Transform batches": [f"transforms.{name}" for name in mx8.transforms.__all__],
     "Maintain": [
         *("verify", "maintain.report:Report", "maintain.report:Damage", "maintain.report:Repair"),
@@ -47,7 +48,11 @@ ERRORS = [name for name in mx8.__all__ if name.endswith("Error") and name != "Sh
 INTERNAL = {
     *("Dataset.shards", "Dataset.view", "Dataset.picked"),
     *("Pool.renew", "Pool.submit", "Pool.each", "Pool.end_stages", "Ragged.relocated"),
-    *(f"{crop}.{name}" for crop in SECTIONS["Decode pictures"] for name in ("sides", "crops", "stage")),
+    *(
+        f"{crop}.{name}"
+        for crop in SECTIONS["Decode pictures"] + SECTIONS["Decode videos"]
+        for name in ("sides", "crops", "stage")
+    ),
     *(f"{name}.purpose" for name in mx8.transforms.__all__),
 }
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mx8shards.maintain.summary import summary
     from mx8shards.maintain.sync import sync
     from mx8shards.maintain.verify import verify
+    from mx8shards.media.audio_spec import Audio
+    from mx8shards.media.clip_spec import Clip
     from mx8shards.media.specs import CenterCrop, Decode, MultiCrop, RandomResizedCrop, ResizeCrop
     from mx8shards.order.blocks import BlockShuffle
     from mx8shards.writer import Writer
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audio",
     "BlockShuffle",
     "CenterCrop",
+    "Clip",
     "Dataset",
     "DatasetExistsError",
     "DatasetNotFoundError",
@@ -84,6 +88,8 @@ _HOMES = {
     "concat": "joining",
     "Writer": "writer",
     "BlockShuffle": "order.blocks",
+    "Audio": "media.audio_spec",
+    "Clip": "media.clip_spec",
     "Loader": "loading.loader",
     "Pool": "loading.pool",
     "convert_from": "convert.convert_from",

@@ -5,12 +5,16 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from types import TracebackType
 from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.clips.clip_facts import anchors_of, clip_view, video_columns
+from mx8shards.clips.clip_settings import clip_times
+from mx8shards.clips.packet_columns import clip_bounds
 from mx8shards.errors import (
     FormatError,
     SchemaError,
@@ -21,6 +25,7 @@ from mx8shards.errors import (
     true_or_false,
     visible,
 )
+from mx8shards.format.clip_times import Short
 from mx8shards.format.columns import Columns
 from mx8shards.format.sizes import size_setting
 from mx8shards.shards import links, snapshots
@@ -126,6 +131,7 @@ class Dataset:
         self._view = view
         self._count = len(view)  # cached, because every dataset[i] needs it
         self._is_whole = type(view) is Whole
+        self._videos = view.videos
 
     def _make_decoders(self) -> list[Callable[[Any], Any]]:
         return [coder.decode for coder in self._columns.coders]
@@ -185,15 +191,15 @@ class Dataset:
     def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[Any]) -> list[Sample]: ...
     def __getitem__(self, key: Any) -> Any:
         if type(key) is int:
-            return self._sample(self._sample_id(key))
+            return self._sample(self._sample_id(key)) if self._videos is None else self._clip(key)
         if isinstance(key, slice):
             return list(self._samples(range(*key.indices(len(self)))))
         if hasattr(key, "__index__") and getattr(key, "ndim", 0) == 0:
-            return self._sample(self._sample_id(operator.index(key)))
+            return self[operator.index(key)]
         if isinstance(key, str):
             one = f"{key!r}: expected a position"
             raise TypeError(f"{one}; dataset.column({key!r}) is a column, dataset[i][{key!r}] one value of it")
-        return list(map(self._sample, self._view.resolve(checked_positions(key, len(self)))[0].tolist()))
+        return list(self._samples_at(checked_positions(key, len(self))))
 
     def __iter__(self) -> Iterator[Sample]:
         return self._samples(range(len(self)))
@@ -201,8 +207,17 @@ class Dataset:
     def _samples(self, positions: range) -> Iterator[Sample]:
         for start in range(0, len(positions), _ITERATION_RUN):
             run = positions[start : start + _ITERATION_RUN]
-            sample_ids, _ = self._view.resolve(np.arange(run.start, run.stop, run.step))
-            yield from map(self._sample, sample_ids.tolist())
+            yield from self._samples_at(np.arange(run.start, run.stop, run.step))
+
+    def _samples_at(self, positions: npt.NDArray[np.int64]) -> Iterator[Sample]:
+        if self._videos is not None:
+            return map(self._clip, positions.tolist())
+        return map(self._sample, self._view.resolve(positions)[0].tolist())
+
+    def _clip(self, position: int) -> Sample:
+        """The sample of a clip, with its bounds."""
+        sample_ids, extras = self._view.resolve(checked_positions([position], self._count))
+        return {**self._sample(int(sample_ids[0])), **clip_bounds(self.shards, self._videos, sample_ids, extras)}
 
     def _sample(self, sample_id: int) -> Sample:
         i, row = (self._shards or self.shards).locate(sample_id)
@@ -280,9 +295,9 @@ class Dataset:
 
     def _only(self, name: str) -> Dataset:
         other = self._derived(self._view)
-        other._columns = self._columns.pick([name])
+        other._columns, other._readers = self._columns.pick([name]), {}
         other._decoders = other._make_decoders()
-        other._readers = {}
+        other._videos = None  # values do not need the bounds of clips
         return other
 
     # views ------------------------------------------------------------------------------------------------------
@@ -314,6 +329,43 @@ class Dataset:
         if payload is None:
             return self.select(equal_values(self.column(column), column, value))
         return self.select(equal_payloads(self.shards, column, payload, self._sample_ids()))
+
+    def clips(
+        self,
+        column: str | Sequence[str],
+        *,
+        frames: int | None = None,
+        stride: int | None = None,
+        every: int | None = None,
+        fps: float | Fraction | None = None,
+        at: Sequence[float] | None = None,
+        anchors: str | None = None,
+        random: int | None = None,
+        short: Short = "drop",
+    ) -> Dataset:
+        """Make every clip of a column of videos a sample: a view over the same shards. A Loader decodes it: `mx8.Clip`.
+
+        `view[i]` has the undecoded video and the bounds of the clip: `video.frames`, `video.mask`, `video.start` and
+        `video.end`, which `Clip` explains.
+
+        Args:
+            column: The column of videos, or several of them, such as cameras. Clips of several columns have the frames
+                that are shown at the same times; the first column is the clock.
+            frames: The number of frames of a clip.
+            stride: A clip has every `stride`-th frame. None: every frame.
+            every: The number of frames (with `fps`, of moments) between the starts of two clips. None: `span`, which is
+                `(frames - 1) * stride + 1`. A video has `1 + (length - span) // every` clips.
+            fps: Instead of `stride`: a clip has the frames shown at the moments 0, 1/fps, 2/fps, … of the video.
+            at: Instead of all of these: the frames shown at these seconds before (negative) or after each anchor.
+            anchors: The column with the anchors: a number of seconds, or an array of several, each for one clip.
+            random: Instead of `every`: each video has this many clips per epoch, whose starts depend on seed, epoch,
+                sample and the number of the clip.
+            short: `"drop"`, `"loop"`, or `"pad"` (with its last frame) a video that is shorter than a clip.
+        """
+        times = clip_times(frames, stride, every, fps, at, anchors, random, short)
+        videos = video_columns(self.shards, self._view, self.metadata, self._columns.names, column, times)
+        starts = None if anchors is None else anchors_of(anchors, self.column(anchors))
+        return self._derived(clip_view(self.shards, self._view, self.metadata, videos, starts))
 
     def _derived(self, view: View, shards: Shards | None = None) -> Dataset:
         """A dataset with another view, over the same shards or over others with equal columns."""

@@ -118,7 +118,11 @@ class SettingError(ShardsError, ValueError):
 
 
 class DecodeError(ShardsError, ValueError):
-    """A payload cannot be decoded."""
+    """A payload cannot be decoded. `reason` is the class of a video's failure, such as "corrupt"; "" for pictures."""
+
+    def __init__(self, message: str = "", *, reason: str = "", **rest: str) -> None:
+        super().__init__(message, **rest)
+        self.reason = reason
 
 
 class SourceError(ShardsError, ValueError):

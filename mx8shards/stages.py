@@ -64,12 +64,25 @@ class Work(Protocol):
         """An output's values, as an array over the bank."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClipColumns:
+    """What a decoder of clips needs: which frames a clip has, and where the packet indices of videos are.
+
+    `packets` is the number of the column, in the spans, with the packet index of the video, or a file that has it:
+    `packets.read(sample_id)`. `clock` is that of the video whose frames or moments the starts of clips count.
+    """
+
+    times: Any
+    packets: Any
+    clock: Any
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderContext:
     """The context in which a decoder makes its stage: a column, the number of threads, and their memory for scratch.
 
     `number` is the column's index in the spans. The threads run stages of several loaders; `shared` holds, by name, the
-    objects that these stages share.
+    objects that these stages share. `clips` is None unless the view has clips of this column.
     """
 
     column: str
@@ -79,6 +92,7 @@ class DecoderContext:
     threads: int
     scratch_bytes: int
     shared: MutableMapping[str, Any]
+    clips: ClipColumns | None = None
 
 
 class Stage:
@@ -144,6 +158,14 @@ class Stage:
         they may use at most `scratch_bytes` of memory.
         """
         return None
+
+    def reason(self, sample_id: int) -> Exception | None:
+        """The error of a sample that was refused lately, if the stage keeps it; else `why` is asked."""
+        return None
+
+    def counts(self) -> Mapping[str, int]:
+        """Further counts for stats(), by name."""
+        return {}
 
 
 class Decoder(Protocol):

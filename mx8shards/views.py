@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import SettingError
+from mx8shards.format.clip_times import VideoColumns
 from mx8shards.format.randomness import OCCURRENCE
 from mx8shards.order.keys import Key
 from mx8shards.order.per_epoch import PerEpoch
@@ -50,6 +51,10 @@ class View(Protocol):
     def varies_by_epoch(self) -> bool:
         """Whether the samples at some positions depend on the epoch and the seed."""
 
+    @property
+    def videos(self) -> VideoColumns | None:
+        """The columns of videos of which this view has clips; None if its positions are whole samples."""
+
     def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
         """The sample_ids and the extras of these positions, each from 0 to before len."""
 
@@ -77,6 +82,11 @@ class Whole:
     def varies_by_epoch(self) -> bool:
         """False: all epochs are equal."""
         return False
+
+    @property
+    def videos(self) -> None:
+        """None: whole samples."""
+        return None
 
     def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
         """The positions themselves."""
@@ -108,6 +118,11 @@ class Select:
     def varies_by_epoch(self) -> bool:
         """Whether the base view does."""
         return self._base.varies_by_epoch
+
+    @property
+    def videos(self) -> VideoColumns | None:
+        """Those of the base view."""
+        return self._base.videos
 
     @cached_property
     def _repeats(self) -> Ids | None:
@@ -146,6 +161,12 @@ class Join:
     def varies_by_epoch(self) -> bool:
         """Whether any of the views does."""
         return any(view.varies_by_epoch for view, _ in self._views)
+
+    @property
+    def videos(self) -> VideoColumns | None:
+        """Those of the views, if all agree."""
+        found = [view.videos for view, _ in self._views]
+        return found[0] if found and all(each == found[0] for each in found) else None
 
     @cached_property
     def _all_extras(self) -> Extras:
@@ -211,6 +232,11 @@ class Mix:
     def varies_by_epoch(self) -> bool:
         """Whether a part is shuffled, or the base view varies."""
         return self._base.varies_by_epoch or not self._whole.all()
+
+    @property
+    def videos(self) -> VideoColumns | None:
+        """Those of the base view."""
+        return self._base.videos
 
     def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
         """The base view's result for the positions that this epoch's passes through the parts have reached."""

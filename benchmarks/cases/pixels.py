@@ -15,7 +15,7 @@ from benchmarks.harness import Column, Job, Target
 from benchmarks.picture_contenders import GENERATED, LARGE, PLANES, TILED, UNTOUCHED, Kind
 from benchmarks.process import Measured, Numbers
 from mx8shards.kernels import boxes
-from mx8shards.kernels.colour_conversion import put, to_rgb, value_table
+from mx8shards.kernels.colour_conversion import JFIF, put, to_rgb, value_table
 from mx8shards.kernels.cuts import JOB, TILES, WORKSPACE, cut_whole, find_cut
 from mx8shards.kernels.decompress import decode_planes, decoded_planes
 from mx8shards.kernels.jit import INT, MEMORY, array, kernel, record
@@ -113,7 +113,7 @@ def steps(root: str, passes: int) -> Numbers:
         levels = memory[: 3 * SIZE * SIZE].reshape(3, SIZE, SIZE)
         start = time.thread_time()
         for _ in range(times):
-            to_rgb(levels)
+            to_rgb(levels, JFIF)
             put(levels, (SIZE, SIZE), jobs[0]["values"], False, out)
         return (time.thread_time() - start) / times
 

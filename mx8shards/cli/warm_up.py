@@ -8,6 +8,7 @@ _TOPICS = {
     "gathering": "copy samples into batches",
     "shuffling": "compute the order of samples",
     "pictures": "decode pictures",
+    "videos": "crop frames of videos",
     "tiling": "store JPEGs in tiles (convert)",
 }
 

@@ -12,17 +12,19 @@ from mx8shards.kernels.memory import typed
 
 Array = npt.NDArray[Any]
 
+# How planes of Y, Cb and Cr become RGB: the factor and the summand of luma, then the factors from Cr to red, from Cb to
+# green, from Cr to green and from Cb to blue. The summand includes 0.5, because levels are truncated.
+COLOUR_FIELDS = 6
+
 # Full-range BT.601, as JFIF defines it.
-_CR_TO_RED = np.float32(1.402)
-_CB_TO_GREEN = np.float32(0.344136286)
-_CR_TO_GREEN = np.float32(0.714136286)
-_CB_TO_BLUE = np.float32(1.772)
-_HALF = np.float32(0.5)
-_CHROMA_ZERO = np.float32(128)
+JFIF = np.array([1, 0.5, 1.402, 0.344136286, 0.714136286, 1.772], np.float32)
+
+CHROMA_ZERO = np.float32(128)
 _ZERO = np.int32(0)
 _MAX_LEVEL = np.int32(255)
 
 _LEVELS, _TABLE = array(np.uint8, 3), array(np.uint32, 2)  # types
+_COLOUR = array(np.float32, readonly=True)
 
 
 def value_table(scale: Array, shift: Array, dtype: Any) -> Array:
@@ -33,25 +35,34 @@ def value_table(scale: Array, shift: Array, dtype: Any) -> Array:
 
 
 @helper
-def _level(value: Any) -> Any:
+def level(value: Any) -> Any:
+    """A number as a level, truncated and limited to 0 and 255."""
     return np.uint8(min(max(np.int32(value), _ZERO), _MAX_LEVEL))
 
 
-@inner_kernel(NOTHING, _LEVELS)
-def to_rgb(planes: Array) -> None:
-    """Convert planes from YCbCr to RGB in place.
+@inner_kernel(NOTHING, _LEVELS, _COLOUR)
+def to_rgb(planes: Array, colour: Array) -> None:
+    """Convert planes from YCbCr to RGB in place, with these COLOUR_FIELDS numbers.
 
     In float32, because Numba widens products of small integers to 64 bits, which halves the vector width.
     """
     flat = planes.reshape((3, planes.shape[1] * planes.shape[2]))
     y, cb, cr = flat[0], flat[1], flat[2]
+    scale, shift, cr_to_red, cb_to_green, cr_to_green, cb_to_blue = (
+        colour[0],
+        colour[1],
+        colour[2],
+        colour[3],
+        colour[4],
+        colour[5],
+    )
     for i in range(np.uint64(len(y))):
-        luma = np.float32(y[i]) + _HALF
-        blue = np.float32(cb[i]) - _CHROMA_ZERO
-        red = np.float32(cr[i]) - _CHROMA_ZERO
-        y[i] = _level(luma + _CR_TO_RED * red)
-        cb[i] = _level(luma - _CB_TO_GREEN * blue - _CR_TO_GREEN * red)
-        cr[i] = _level(luma + _CB_TO_BLUE * blue)
+        luma = np.float32(y[i]) * scale + shift
+        blue = np.float32(cb[i]) - CHROMA_ZERO
+        red = np.float32(cr[i]) - CHROMA_ZERO
+        y[i] = level(luma + cr_to_red * red)
+        cb[i] = level(luma - cb_to_green * blue - cr_to_green * red)
+        cr[i] = level(luma + cb_to_blue * blue)
 
 
 @helper

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.colour_conversion import put, to_grey, to_rgb
+from mx8shards.kernels.colour_conversion import JFIF, put, to_grey, to_rgb
 from mx8shards.kernels.jit import helper
 from mx8shards.kernels.memory import typed
 from mx8shards.kernels.resample import carve, resize, resize_bytes, whole_lanes
@@ -45,11 +45,38 @@ def scratch_bytes(width: int, height: int, out_width: int, out_height: int) -> i
 
 
 @helper
-def _carve_levels(shape: tuple[int, int], scratch: Array) -> tuple[Array, Array]:
+def carve_levels(shape: tuple[int, int], scratch: Array) -> tuple[Array, Array]:
     """Three planes that `resize` writes to, taken from scratch, and the remaining scratch."""
     height, wide = shape[0], whole_lanes(shape[1])
     memory, rest = carve(scratch, 3 * height * wide)
     return memory.reshape(3, height, wide), rest
+
+
+@helper
+def resize_plane(
+    sources: tuple[Array, Array, Array],
+    part: int,
+    factors: tuple[int, int],
+    shifts: tuple[float, float],
+    box: Array,
+    clip: Array,
+    flip: bool,
+    shape: tuple[int, int],
+    scratch: Array,
+    out: Array,
+) -> None:
+    """Resize a box of luma (part 0) or of both chroma planes (part 1) to `out`, which has one plane for each.
+
+    `factors`: the number of luma samples per chroma sample, horizontally and vertically. `shifts`: how far a chroma
+    sample lies from their centre, to the left and to the top, in chroma samples.
+    """
+    memory, scratch = carve(scratch, 64)
+    plane_box, plane_clip = typed(memory[:32], np.float64), typed(memory[32:], np.int64)
+    for side in range(4):
+        factor = factors[side % 2] if part == 1 else 1
+        plane_box[side] = box[side] / factor + (shifts[side % 2] if part == 1 else 0.0)
+        plane_clip[side] = clip[side] // factor if side < 2 else (clip[side] + factor - 1) // factor
+    resize(sources, part, 1 + 2 * part, 1, plane_box, plane_clip, flip, shape, scratch, out)
 
 
 @helper
@@ -70,20 +97,15 @@ def planes(
     `factors`: the number of luma samples per chroma sample, horizontally and vertically. A chroma sample lies at their
     centre. The chroma planes of a grey picture have no rows.
     """
-    levels, scratch = _carve_levels(shape, scratch)
-    memory, scratch = carve(scratch, 64)
-    plane_box, plane_clip = typed(memory[:32], np.float64), typed(memory[32:], np.int64)
+    levels, scratch = carve_levels(shape, scratch)
     grey = len(sources[1]) == 0
     for part in range(1 if grey else 2):  # luma, then both chroma planes
-        for side in range(4):
-            factor = factors[side % 2] if part == 1 else 1
-            plane_box[side] = box[side] / factor
-            plane_clip[side] = clip[side] // factor if side < 2 else (clip[side] + factor - 1) // factor
-        resize(sources, part, 1 + 2 * part, 1, plane_box, plane_clip, flip, shape, scratch, levels[part : 1 + 2 * part])
+        out_planes = levels[part : 1 + 2 * part]
+        resize_plane(sources, part, factors, (0.0, 0.0), box, clip, flip, shape, scratch, out_planes)
     if grey:
         to_grey(levels)
     else:
-        to_rgb(levels)
+        to_rgb(levels, JFIF)
     put(levels, shape, table, channels_last, out)
 
 
@@ -100,7 +122,7 @@ def rgb(
     out: Array,
 ) -> None:
     """Resize a box of RGB pixels as Pillow does, and write it to `out`."""
-    levels, scratch = _carve_levels(shape, scratch)
+    levels, scratch = carve_levels(shape, scratch)
     rows = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
     sources = rows, rows, rows
     resize(sources, 0, 1, pixels.shape[2], box, clip, flip, shape, scratch, levels)

@@ -23,6 +23,7 @@ _TOPICS = {
     "feistel": "shuffling",
     "huffman_tables": "tiling",
     "recoding": "tiling",
+    "video_frames": "videos",
 }
 
 

@@ -12,7 +12,13 @@ from mx8shards.kernels.jit import KERNELS
 from mx8shards.kernels.notice import topic
 
 # For each topic, a module that imports all modules with its kernels.
-TOPICS = {"gathering": "gather", "shuffling": "feistel", "pictures": "picture_rows", "tiling": "recoding"}
+TOPICS = {
+    "gathering": "gather",
+    "shuffling": "feistel",
+    "pictures": "picture_rows",
+    "videos": "video_frames",
+    "tiling": "recoding",
+}
 
 
 class Warmed(NamedTuple):

@@ -297,7 +297,9 @@ class Loader:
         counted = self._progress.counters.report(self._assembly.budget, self._progress.lost, producer)
         fetched = self._dataset.shards.fetched
         traffic = {"fetched_shards": fetched.shards, "fetched_bytes": fetched.size_bytes, "fetching_s": fetched.seconds}
-        return {**counted, **traffic, "pixels": self._assembly.filler.pixels}
+        counts = [stage.counts() for stage in self._assembly.filler.stages]
+        totals = {name: sum(each.get(name, 0) for each in counts) for each in counts for name in each}
+        return {**counted, **traffic, **totals, "pixels": self._assembly.filler.pixels}
 
     def explain(self) -> Explanation:
         """Which part limits the speed, with the evidence."""

@@ -79,7 +79,7 @@ class Pictures(Stage):
         self.path = "exact" if self._exact else ways if self._turbo else "rgb"
         self._jobs = np.zeros(len(crops), JOB)
         for job, crop in zip(self._jobs, crops.values(), strict=True):
-            job["crop"], job["values"] = _crop_record(crop), _crop_values(crop)
+            job["crop"], job["values"] = crop_record(crop), crop_values(crop)
         self._thread_bytes = thread_bytes(context.scratch_bytes, context.threads)
         large = LargeMemory(min(MOST_DECODED_BYTES, context.scratch_bytes // 2))
         self._large = context.shared.setdefault("large pictures", large)
@@ -240,12 +240,12 @@ def _output(crop: CropSettings) -> Output:
     return Output(np.dtype(crop.dtype), shape, crop.layout)
 
 
-def _crop_record(crop: CropSettings) -> tuple[Any, ...]:
+def crop_record(crop: CropSettings) -> tuple[Any, ...]:
     """The settings of a crop as a CROP record."""
     return _KINDS[crop.kind], *crop.sides, crop.resize, *crop.scale, *crop.ratio, crop.flip, crop.upright
 
 
-def _crop_values(crop: CropSettings) -> npt.NDArray[np.uint32]:
+def crop_values(crop: CropSettings) -> npt.NDArray[np.uint32]:
     """The value table of a crop: the value of each level of each channel in a batch."""
     if crop.dtype == "uint8":
         return value_table(np.ones(3), np.zeros(3), np.uint8)

@@ -52,5 +52,8 @@ def fact_columns(index: PacketIndex, *, has_audio: bool) -> dict[str, Any]:
 
 
 def videos_metadata(column: str, packets: str) -> dict[str, Any]:
-    """The metadata that says which column holds the packet indices of a column of videos."""
-    return {VIDEOS: {column: {"packets": packets, "format": FORMAT}}}
+    """The metadata that says which column holds the packet indices of a column of videos.
+
+    "facts": what the names of COLUMNS begin with, so that each of several columns of videos can have facts.
+    """
+    return {VIDEOS: {column: {"packets": packets, "format": FORMAT, "facts": ""}}}

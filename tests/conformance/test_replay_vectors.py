@@ -46,7 +46,7 @@ def test_the_text_of_a_view_matches_the_vectors(described: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("clips", table("views")["clips"], ids=lambda clips: clips["text"][:8])
 def test_the_text_of_a_view_of_clips_matches_the_vectors(clips: dict[str, Any]) -> None:
-    """The package makes no clips yet, so the text is compared only with the list."""
+    """The text is compared with the list; tests/unit/test_clip_times.py compares views with both."""
     assert hashlib.sha256(json.dumps(clips["list"]).encode("ascii")).hexdigest() == clips["text"]
     kind, inner, columns, *settings = clips["list"]
     assert (kind, len(inner)) == ("clips", 64)

@@ -41,6 +41,7 @@ def output_of(name: str, repository: Path, tmp_path: Path) -> list[str]:
         **os.environ,
         "MX8SHARDS_NOTEBOOK_PICTURES": "96",
         "MX8SHARDS_NOTEBOOK_SHARDS": "16",
+        "MX8SHARDS_NOTEBOOK_VIDEOS": "4",
         "MPLBACKEND": "agg",
         "PYTHONPATH": os.pathsep.join([str(repository), os.environ.get("PYTHONPATH", "")]),
         "TMPDIR": str(tmp_path),
@@ -68,6 +69,12 @@ def test_the_notebook_of_remote_data_runs_on_small_data(repository: Path, tmp_pa
     assert len(fetched) == 6
     assert all(0 < shards < 16 for shards in fetched[4:])
     assert [line.split()[0] for line in lines if " samples: s3://" in line] == ["1600", "1601", "1600"]
+
+
+def test_the_notebook_of_clips_runs_on_small_data(repository: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    lines = output_of("video_clips", repository, tmp_path)
+    assert [line.split(":")[0] for line in lines if line.endswith(" clips/s")] == ["cold", "warm", "warm"]
 
 
 @EVERY_NOTEBOOK

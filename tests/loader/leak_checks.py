@@ -39,6 +39,11 @@ class ViewOfWhole:
         return 1
 
     @property
+    def videos(self) -> None:
+        """None: whole samples."""
+        return None
+
+    @property
     def varies_by_epoch(self) -> bool:
         return False
 

@@ -150,6 +150,7 @@ class Counting:
         self.digest = self._whole.digest
         self.occurrences = 1
         self.varies_by_epoch = False
+        self.videos = None
         self.asked = 0
 
     def __len__(self) -> int:

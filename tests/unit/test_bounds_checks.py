@@ -10,6 +10,7 @@ from pathlib import Path
 # One process for all, so that the kernels which several files use are compiled once.
 FILES = (
     *(f"tests/unit/test_{name}.py" for name in ("gather", "shard_table", "feistel", "boxes", "crop", "jpeg", "tiles")),
+    "tests/unit/test_video_frames.py",
     "tests/property/test_tiles.py",
 )
 # These start processes of their own, or compare with PyTorch.

@@ -24,14 +24,14 @@ def every_colour() -> Array:
 def test_rgb_values_are_rounded_bt601() -> None:
     planes = every_colour()
     expected = np.floor(coloured(np.moveaxis(planes, 0, 2).astype(np.float64)) + 0.5)
-    colour_conversion.to_rgb(planes)
+    colour_conversion.to_rgb(planes, colour_conversion.JFIF)
     assert (np.moveaxis(planes, 0, 2) == expected).all()
 
 
 def test_rgb_values_differ_from_pillows_by_at_most_one() -> None:
     planes = every_colour()
     image = Image.merge("YCbCr", [Image.fromarray(plane) for plane in planes]).convert("RGB")
-    colour_conversion.to_rgb(planes)
+    colour_conversion.to_rgb(planes, colour_conversion.JFIF)
     assert np.abs(np.moveaxis(planes, 0, 2).astype(int) - np.asarray(image)).max() <= 1
 
 

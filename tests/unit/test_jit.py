@@ -215,7 +215,7 @@ def test_warm_up_refuses_unknown_names(repository: Path) -> None:
     command = [sys.executable, "-m", "mx8shards", "warm-up", "engines"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "gathering, shuffling, pictures, tiling" in done.stderr
+    assert "gathering, shuffling, pictures, videos, tiling" in done.stderr
 
 
 def test_warm_up_compiles_all_kernels() -> None:

@@ -8,6 +8,7 @@ batch     wrap each step's part of the bank in a Batch                  (last th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from mx8shards.errors import FormatError, ShardsError, without_traceback
 from mx8shards.format.columns import MAX_BYTES
-from mx8shards.kernels.records import NOT_OPENED
+from mx8shards.kernels.records import NOT_OPENED, REFUSED
 from mx8shards.kernels.residency import advise_spans
 from mx8shards.loading.batch import Batch
 from mx8shards.loading.budget.banks import Reservation
@@ -148,6 +149,10 @@ class Filler:
             return failure
         try:
             shard, number = self._shard_table.locate(int(row["sample_id"]))
+            for stage in self.stages:
+                reason = stage.reason(int(row["sample_id"]))
+                if reason is not None and row["status"] == REFUSED:
+                    return _placed(copy.copy(reason), shard, number, stage.columns[0])
             spans = shard.payload_spans(number, [shard.columns.names.index(name) for name in self._wanted])
             for begin, size in spans:
                 for _ in _pieces(shard, begin, size):

@@ -9,8 +9,7 @@ from functools import partial
 import numpy as np
 
 from mx8shards.dataset import Dataset
-from mx8shards.errors import SettingError, shown
-from mx8shards.format.columns import Columns
+from mx8shards.errors import SettingError
 from mx8shards.format.randomness import OCCURRENCE
 from mx8shards.kernels.feistel import walk
 from mx8shards.kernels.records import ROW, SPAN
@@ -24,6 +23,7 @@ from mx8shards.loading.execution.run_state import Assembly
 from mx8shards.loading.output_kinds import converter
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.cache_room import require_room
+from mx8shards.loading.planning.loaded_columns import LoadedColumns, column_of, loaded_columns
 from mx8shards.loading.planning.mds_rows import MdsRows
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.settings import Settings
@@ -78,13 +78,9 @@ def assemble(
     dataset: Dataset, settings: Settings, order: Order, steps: Steps, rank: int, pool: Pool, budget: Budget
 ) -> Assembly:
     """The parts that all runs of a loader share. SettingError if three batches of mean size do not fit its budget."""
-    picked = dataset.picked(settings.columns)
-    for name in settings.decode:
-        if name not in picked.names:
-            known = ", ".join(map(repr, picked.names))
-            raise SettingError(subject="decode", expected=f"a column that is loaded: {known}", found=shown(name))
-    undecoded = [name for name in picked.names if name not in settings.decode]
-    gather = Gather(picked, undecoded, at_once=settings.transform is not None)
+    columns = loaded_columns(dataset, settings)
+    picked = columns.picked
+    gather = Gather(picked, columns.copied, at_once=settings.transform is not None)
     mover = None if settings.device == "cpu" else Mover(settings.device)
     convert = converter(settings.output)
     pool.memory.pins = mover or pool.memory.pins
@@ -94,11 +90,11 @@ def assemble(
     budget.join()
     try:
         decoders = [
-            decoder.stage(decoder_context(picked, name, settings.seed, pool))
+            decoder.stage(decoder_context(columns, name, settings.seed, pool))
             for name, decoder in sorted(settings.decode.items())
         ]
         shard_table = ShardTable(dataset.shards, settings.io, pool.each, tolerates_damage=settings.on_error != "raise")
-        stages = [gather, *array_checks(picked, undecoded), *decoders]
+        stages = [gather, *array_checks(picked, columns.copied), *decoders]
         finder = PayloadFinder(shard_table, picked.names, stages, MdsRows(shard_table.kinds, picked.names))
         depth = reserve_fixed_memory(dataset, settings, finder, steps, pool, budget)
     except BaseException:
@@ -166,17 +162,19 @@ def extras_bytes(view: View, *, repeats: bool) -> int:
     return sum((sizes | ({OCCURRENCE: 8} if repeats else {})).values())
 
 
-def decoder_context(picked: Columns, name: str, seed: int, pool: Pool) -> DecoderContext:
+def decoder_context(columns: LoadedColumns, name: str, seed: int, pool: Pool) -> DecoderContext:
     """The context of a column's decoder."""
-    number = picked.names.index(name)
+    name = column_of(name, columns.picked)
+    number = columns.picked.names.index(name)
     return DecoderContext(
         column=name,
         number=number,
-        encoding=picked.encodings[number],
+        encoding=columns.picked.encodings[number],
         seed=seed,
         threads=pool.threads,
         scratch_bytes=pool.memory.limit_bytes // _SCRATCH_PART,
         shared=pool.memory.shared,
+        clips=columns.clips.get(name),
     )
 
 

@@ -1,0 +1,1 @@
+"""How are clips of videos made positions of a view?"""

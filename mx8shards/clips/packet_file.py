@@ -1,0 +1,132 @@
+"""Where are the packet indices of videos without a column of them? In a file in the cache directory, made once.
+
+    magic        MAGIC
+    indices      the packet index of each sample, in order; empty for a video from which clips cannot be decoded
+    offsets      where each index begins, then where the last one ends: uint64
+    samples      their number, uint64
+
+The name of the file depends on the snapshot and the column. It is made from packets alone, without decoding frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mx8shards.disk import lock, operations, publish
+from mx8shards.disk.map import ReadFile
+from mx8shards.errors import DecodeError, DiskError, FormatError
+from mx8shards.format.packet_index import FORMAT, encode_packet_index
+from mx8shards.shards.cache import default_directories
+from mx8shards.shards.cores import core_count
+from mx8shards.shards.open_shard import Shards
+
+MAGIC = b"MX8PKTS\n"
+_NUMBER = struct.Struct("<Q")
+_AT_ONCE = 256  # videos that are read before their indices are written
+
+
+@dataclass(frozen=True)
+class PacketFile:
+    """A file of packet indices, which is opened for each of them: an index is read once per video and batch."""
+
+    path: Path
+
+    def read(self, sample_id: int) -> bytes:
+        """The packet index of a sample; FormatError if the file is damaged."""
+        file = ReadFile(self.path)
+        size = file.size_bytes
+        samples = self._number(file, size - _NUMBER.size)
+        table = size - _NUMBER.size * (samples + 2)
+        if not 0 <= sample_id < samples or table < len(MAGIC):
+            raise self._damaged(f"{samples} samples in {size} bytes")
+        begin, end = (self._number(file, table + _NUMBER.size * (sample_id + k)) for k in range(2))
+        if not len(MAGIC) <= begin <= end <= table:
+            raise self._damaged(f"an index from {begin} to {end}")
+        return file.read(begin, end - begin)
+
+    def _number(self, file: ReadFile, at: int) -> int:
+        data = file.read(max(at, 0), _NUMBER.size)
+        if len(data) < _NUMBER.size:
+            raise self._damaged("a file that was cut short")
+        number: int = _NUMBER.unpack(data)[0]
+        return number
+
+    def _damaged(self, found: str) -> FormatError:
+        return FormatError(
+            subject=str(self.path), expected="a file of packet indices", found=found, hint="remove it; it is made again"
+        )
+
+
+def packet_file(shards: Shards, column: str) -> PacketFile:
+    """The file with the packet indices of a column of videos. It is made if it does not exist."""
+    ids = [snapshot.id for snapshot in shards.snapshots]
+    name = hashlib.sha256(json.dumps([FORMAT, ids, column]).encode()).hexdigest()[:40] + ".packets"
+    places = [directory / name for directory in default_directories(shards.snapshots[0].root)]
+    found = next((path for path in places if path.is_file()), None)
+    return PacketFile(found or _made(shards, column, places))
+
+
+def _made(shards: Shards, column: str, places: list[Path]) -> Path:
+    """Make the file in the first place that can be written."""
+    refused: DiskError | None = None
+    for path in places:
+        draft = path.with_suffix(".tmp")
+        try:
+            publish.make_root(path.parent)
+            with lock.only_writer(draft) as descriptor:  # another process may be making it
+                _write(descriptor, draft, path, _pieces(shards, column))
+        except DiskError as error:
+            refused = error
+        else:
+            return path
+    raise DiskError(f"no directory can hold the packet indices: {refused}", subject=str(places[0])) from refused
+
+
+def _write(descriptor: int, draft: Path, path: Path, pieces: Iterator[bytes]) -> None:
+    """Write the draft and rename it, unless another process did."""
+    try:
+        if not path.is_file():
+            operations.truncate(descriptor, 0, draft)
+            for piece in pieces:
+                operations.write(descriptor, piece, draft)
+            operations.sync(descriptor, draft)
+            operations.rename(draft, path)
+    finally:
+        if draft.exists():
+            operations.unlink(draft)
+
+
+def _pieces(shards: Shards, column: str) -> Iterator[bytes]:
+    """The bytes of the file."""
+    offsets = [len(MAGIC)]
+    yield MAGIC
+    with ThreadPoolExecutor(core_count()) as threads:
+        for begin in range(0, shards.samples, _AT_ONCE):
+            some = range(begin, min(begin + _AT_ONCE, shards.samples))
+            for index in threads.map(partial(_index, shards, column), some):
+                offsets.append(offsets[-1] + len(index))
+                yield index
+    yield np.array(offsets, "<u8").tobytes()
+    yield _NUMBER.pack(shards.samples)
+
+
+def _index(shards: Shards, column: str, sample_id: int) -> bytes:
+    """The packet index of one video; empty if clips cannot be decoded from it."""
+    from mx8shards.media.video_index import index_video  # needs PyAV
+
+    i, row = shards.locate(sample_id)
+    shard = shards.open_shard(i)
+    video = shard.payloads(row, [shard.columns.names.index(column)])[0]
+    try:
+        return encode_packet_index(index_video(bytes(video), decode=False).packets)
+    except DecodeError:
+        return b""

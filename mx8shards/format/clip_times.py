@@ -1,0 +1,211 @@
+"""Which frames does a clip have? Clips of a video are counted, and their frames found, with integers only.
+
+A clip has `frames` frames, and begins at a *start*. What a start counts depends on the settings:
+
+    stride   frames of the video: the clip has every `stride`-th frame
+    fps      moments 0, 1/fps, 2/fps, … after the first frame: the clip has the frame shown at each moment
+    at       nanoseconds: the clip has the frames shown at these offsets from the start
+
+A frame is shown from its own time until that of the next frame. Times count from the first frame of the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.format.packet_index import PacketIndex
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+Short = Literal["drop", "loop", "pad"]
+SHORT: tuple[Short, ...] = ("drop", "loop", "pad")
+
+# The names of extras: the position of a clip among all clips, its number in its video, and where it begins.
+CLIP_ID = "clip_id"
+CLIP = "clip"
+START = "clip_start"
+
+SOUND = ".audio"  # behind the name of a column of videos: the key of the sound of its clips
+
+NANOSECONDS = 10**9
+_EARLY = 1_000  # nanoseconds by which a time given as a float may be before its frame, because floats are rounded
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipTimes:
+    """Which frames a clip has, and which clips a video has. The module explains `stride`, `fps` and `at`.
+
+    every    the distance between the starts of two clips
+    at       offsets in nanoseconds from each time in the column `anchors`
+    random   the number of clips with random starts that a video has in each epoch; None: clips cover the video
+    short    what becomes of a video that is shorter than a clip: it has no clip, its frames repeat from the beginning,
+             or its last frame repeats
+    """
+
+    frames: int
+    stride: int = 1
+    every: int = 1
+    fps: Fraction | None = None
+    at: tuple[int, ...] | None = None
+    anchors: str = ""
+    random: int | None = None
+    short: Short = "drop"
+
+    @property
+    def span(self) -> int:
+        """How many frames of the video, or moments, there are from the first one of a clip to its last."""
+        return (self.frames - 1) * self.stride + 1
+
+    def settings(self) -> list[list[object]]:
+        """The settings that apply, as pairs of name and JSON value, in ascending order of their names (spec §12.6)."""
+        if self.at is not None:
+            offsets = [Fraction(offset, NANOSECONDS) for offset in self.at]
+            return [["anchors", self.anchors], ["at", [[each.numerator, each.denominator] for each in offsets]]]
+        found: dict[str, object] = {"frames": self.frames, "short": self.short}
+        found |= {"every": self.every} if self.random is None else {"random": self.random}
+        found |= {"stride": self.stride} if self.fps is None else {"fps": [self.fps.numerator, self.fps.denominator]}
+        return [[name, found[name]] for name in sorted(found)]
+
+
+class IndexFile(Protocol):
+    """A file with the packet indices of a dataset that has no column of them."""
+
+    def read(self, sample_id: int, /) -> bytes:
+        """The packet index of a sample."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoColumns:
+    """The columns of videos of which a view has clips. The first one is the clock of the others.
+
+    packets  for each of them, the column or the file with its packet index
+    """
+
+    names: tuple[str, ...]
+    packets: tuple[str | IndexFile, ...]
+    times: ClipTimes
+
+    def packets_of(self, name: str) -> str | IndexFile:
+        """The column or the file with the packet index of a column of videos."""
+        return self.packets[self.names.index(name)]
+
+
+class ClipFrames(NamedTuple):
+    """The frames of one clip by their numbers in order of presentation, and which of them are in the video."""
+
+    numbers: Ints
+    valid: Bools
+
+
+def moments(fps: Fraction, duration: int, time_base: tuple[int, int]) -> int:
+    """How many of the moments 0, 1/fps, 2/fps, … there are in a video of this duration in units of its time base."""
+    unit, per_second = time_base
+    return -(-duration * unit * fps.numerator // (per_second * fps.denominator))
+
+
+def count_clips(times: ClipTimes, lengths: Ints) -> Ints:
+    """The number of clips of videos of these lengths, in frames or moments."""
+    long = lengths >= times.span
+    if times.random is not None:
+        counts = np.where(long, times.random, 0)
+        spare = times.random
+    else:
+        counts = np.where(long, 1 + (lengths - times.span) // times.every, 0)
+        spare = 1
+    if times.short != "drop":
+        counts[~long & (lengths > 0)] = spare
+    return counts.astype(np.int64)
+
+
+def frames_of(times: ClipTimes, start: int, index: PacketIndex, clock: PacketIndex | None = None) -> ClipFrames:
+    """The frames of the clip that begins at `start`.
+
+    `clock`: the index of the video whose frames the start counts, if that is another video of the same sample. Then a
+    clip with a stride has the frames that are shown at the times of that video's frames.
+    """
+    shown = index.pts[index.frames]
+    if times.at is not None:
+        wanted = [_ticks(start + offset + _EARLY, index.facts.time_base) for offset in times.at]
+        return _shown_at(wanted, shown, index.facts.end)
+    steps = start + times.stride * np.arange(times.frames)
+    if times.fps is not None:
+        steps, valid = _within(steps, length_of(times, index), times.short)
+        unit, per_second = index.facts.time_base
+        scale = per_second * times.fps.denominator, times.fps.numerator * unit
+        found = _shown_at([step * scale[0] // scale[1] for step in steps.tolist()], shown, index.facts.end)
+        return ClipFrames(found.numbers, found.valid & valid)
+    first = index if clock is None else clock
+    numbers, valid = _within(steps, len(first.frames), times.short)
+    if clock is None or clock is index:
+        return ClipFrames(numbers, valid)
+    ticks = (clock.pts[clock.frames] - clock.pts[clock.frames[0]])[numbers]
+    found = _shown_at(_converted(ticks.tolist(), clock.facts.time_base, index.facts.time_base), shown, index.facts.end)
+    return ClipFrames(found.numbers, found.valid & valid)
+
+
+def is_short(times: ClipTimes, start: int, clock: PacketIndex) -> bool:
+    """Whether a clip goes on after the end of its video, although the video was counted as long enough for it."""
+    if times.at is not None or (start == 0 and times.short != "drop"):
+        return False
+    return start + times.span > length_of(times, clock)
+
+
+def length_of(times: ClipTimes, index: PacketIndex) -> int:
+    """The length of a video in frames or moments."""
+    shown = index.pts[index.frames]
+    if times.fps is None:
+        return len(shown)
+    return moments(times.fps, index.facts.end - int(shown[0]), index.facts.time_base)
+
+
+def bounds_of(clip: ClipFrames, index: PacketIndex) -> tuple[Fraction, Fraction]:
+    """When the first frame of a clip is first shown and its last frame is last shown, in seconds."""
+    shown = index.pts[index.frames]
+    numbers = clip.numbers[clip.valid] if clip.valid.any() else clip.numbers
+    first, last = int(numbers[0]), int(numbers[-1])
+    end = int(shown[last + 1]) if last + 1 < len(shown) else index.facts.end
+    unit, begin = Fraction(*index.facts.time_base), int(shown[0])
+    return (int(shown[first]) - begin) * unit, (end - begin) * unit
+
+
+def seconds_of(clip: ClipFrames, index: PacketIndex) -> tuple[float, float]:
+    """The bounds of a clip as floats."""
+    begin, end = bounds_of(clip, index)
+    return float(begin), float(end)
+
+
+def _within(steps: Ints, length: int, short: Short) -> tuple[Ints, Bools]:
+    """The steps within a video of this length: those after its end repeat it, or its last frame."""
+    inside = steps < length
+    if inside.all():
+        return steps, inside
+    if short == "loop":
+        return steps % length, np.ones(len(steps), np.bool_)
+    return np.minimum(steps, length - 1), inside
+
+
+def _ticks(nanoseconds: int, time_base: tuple[int, int]) -> int:
+    """A time in units of the time base, rounded down."""
+    unit, per_second = time_base
+    return nanoseconds * per_second // (NANOSECONDS * unit)
+
+
+def _converted(ticks: Sequence[int], have: tuple[int, int], want: tuple[int, int]) -> list[int]:
+    """Times in units of another time base, rounded down."""
+    scale = have[0] * want[1], have[1] * want[0]
+    return [tick * scale[0] // scale[1] for tick in ticks]
+
+
+def _shown_at(ticks: Sequence[int], shown: Ints, end: int) -> ClipFrames:
+    """The frames shown at these times after the first frame: the first or last one for times outside of the video."""
+    length = end - int(shown[0])
+    valid = np.array([0 <= tick < length for tick in ticks], np.bool_)
+    inside = np.array([min(max(tick, 0), length - 1) for tick in ticks], np.int64)
+    return ClipFrames(np.searchsorted(shown - shown[0], inside, side="right") - 1, valid)

@@ -1,0 +1,116 @@
+"""How does the Loader decode the sound of clips into a batch? The stage of `mx8.Audio`, run by a loader's threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mx8shards.errors import DecodeError
+from mx8shards.format.clip_times import SOUND, ClipFrames, bounds_of
+from mx8shards.format.packet_index import PacketIndex
+from mx8shards.kernels.records import MAPPED, OK
+from mx8shards.media.audio_decoding import decode_audio
+from mx8shards.media.clip_counts import ClipCounts
+from mx8shards.media.clip_sweeps import Array, copier, failing, frames_in, payloads_of, read_index, require_clips
+from mx8shards.media.video_decoding import Payload
+from mx8shards.stages import RAGGED, DecoderContext, Stage, Work
+
+_MOST_BYTES = 1 << 26  # of the sound of a clip
+_COST_OF_BYTE = 32  # decoding a byte of samples takes as long as copying 32 bytes
+_COPIES = 8  # of the samples of a clip in several rates and forms, while they are decoded
+
+
+@dataclass(frozen=True)
+class Part:
+    """The sound of one row: when it begins in the container, in seconds, and its samples."""
+
+    index: PacketIndex
+    begin: Fraction
+    samples: int
+
+
+class AudioClips(Stage):
+    """Decodes the sound of the clips of one column of videos."""
+
+    narrows = True
+    measures = True
+
+    def __init__(self, rate: int, channels: int, context: DecoderContext) -> None:
+        self._columns = require_clips(context)
+        self._context, self._rate, self._channels = context, rate, channels
+        self._key = context.column + SOUND
+        self.columns = (context.column,)
+        self.outputs = {self._key: RAGGED}
+        self.decoders: Mapping[str, Callable[[memoryview], Any]] = {self._key: partial(_decode_row, channels)}
+        self._most_bytes = min(_MOST_BYTES, context.scratch_bytes // 2 // context.threads // _COPIES)
+        self.scratch_bytes = self._most_bytes * _COPIES * context.threads
+        self._counts = ClipCounts()
+
+    def narrow(self, work: Work) -> bool:
+        """Find the part of the sound of each row. The whole payload is needed."""
+        payloads = payloads_of(work, self._context.number)
+        work.spans[:, self._context.number] = payloads
+        parts: dict[int, Part] = {}
+        for row in np.flatnonzero(work.rows["status"] == OK).tolist():
+            with failing(work, [row], self._counts):
+                index = read_index(work, row, self._columns.packets, self._context.number)
+                parts[row] = self._part(index, frames_in(work, row, index, self._columns))
+        work.notes[self] = parts
+        return bool((work.rows["way"] == MAPPED).all())
+
+    def _part(self, index: PacketIndex, clip: ClipFrames) -> Part:
+        """The sound of a clip; DecodeError if it is too long."""
+        begin, end = bounds_of(clip, index)
+        samples = round((end - begin) * self._rate)
+        if samples * self._channels * 4 > self._most_bytes:
+            found = f"{float(end - begin):.1f} s"
+            raise DecodeError(expected=f"sound of {self._most_bytes} bytes", found=found, reason="unsupported")
+        first = int(index.pts[index.frames[0]])
+        return Part(index, begin + first * Fraction(*index.facts.time_base), samples)
+
+    def measure(self, work: Work) -> Mapping[str, Array]:
+        """The bytes of the samples of each row."""
+        sizes = np.zeros(len(work.rows), np.int64)
+        for row, part in work.notes[self].items():
+            sizes[row] = 4 * self._channels * part.samples if work.rows["status"][row] == OK else 0
+        return {self._key: sizes}
+
+    def costs(self, work: Work) -> Array:
+        """In proportion to the samples."""
+        costs: Array = _COST_OF_BYTE * self.measure(work)[self._key]
+        return costs
+
+    def fill(self, work: Work, start: int, stop: int, resource: Any) -> None:
+        """Decode the sound of rows [start, stop)."""
+        parts: dict[int, Part] = work.notes[self]
+        for row in range(start, stop):
+            if row in parts and work.rows["status"][row] == OK:
+                with failing(work, [row], self._counts):
+                    self._decode(work, row, parts[row])
+
+    def _decode(self, work: Work, row: int, part: Part) -> None:
+        begin, size = payloads_of(work, self._context.number)[row].tolist()
+        out = np.zeros((self._channels, part.samples), np.float32)
+        decode_audio(Payload(part.index, size, copier(work, row, begin, size)), part.begin, out, self._rate)
+        region, bank = work.region(self._key), work.whole
+        at = region.values + int(bank[region.offsets :][8 * row : 8 * row + 8].view(np.int64)[0])
+        bank[at : at + out.nbytes] = out.reshape(-1).view(np.uint8)
+
+    def counts(self) -> Mapping[str, int]:
+        """How many clips failed, by class."""
+        found = self._counts.report()
+        return {name: count for name, count in found.items() if name.startswith("clips_failed")}
+
+    def reason(self, sample_id: int) -> Exception | None:
+        """The error of a sample whose sound was refused."""
+        return self._counts.error_of(sample_id)
+
+
+def _decode_row(channels: int, row: memoryview) -> Array:
+    """The samples of one row."""
+    return np.frombuffer(row, np.float32).reshape(channels, -1)

@@ -1,0 +1,62 @@
+"""Which packets must a decoder get for some frames of a video? From a keyframe on, without those that nothing needs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.format.packet_index import PacketIndex
+
+Ints = npt.NDArray[np.int64]
+
+
+class Stretch(NamedTuple):
+    """Packets that a decoder gets one after another, beginning with a keyframe: their numbers, and the wanted ones.
+
+    `covered` is the number of packets from the first to the last of them.
+    """
+
+    packets: Ints
+    wanted: Ints
+    covered: int
+
+
+def stretches(index: PacketIndex, wanted: Ints) -> list[Stretch]:
+    """The stretches to decode for the wanted packets: distinct numbers in ascending order.
+
+    Before each stretch, the decoder is reset. A stretch goes on over the following keyframes as long as no packets
+    between two wanted ones can be left out.
+    """
+    found: list[Stretch] = []
+    begin = first = 0
+    for i, keyframe in enumerate(keyframes_before(index, wanted).tolist()):
+        if i and keyframe > wanted[i - 1] + 1:
+            found.append(_stretch(index, begin, wanted[first:i]))
+            first = i
+        if i == first:
+            begin = keyframe
+        begin = min(begin, keyframe)
+    return [*found, _stretch(index, begin, wanted[first:])]
+
+
+def keyframes_before(index: PacketIndex, wanted: Ints) -> Ints:
+    """For each of these packets, the last keyframe that is not after it, both in decoding order and in presentation.
+
+    In an open GOP, frames that follow a keyframe in decoding order are shown before it, and need the GOP before.
+    """
+    keyframes = np.flatnonzero(index.keyframe)
+    at = np.searchsorted(keyframes, wanted, side="right") - 1
+    while (late := (at > 0) & (index.pts[keyframes[at]] > index.pts[wanted])).any():
+        at[late] -= 1
+    found: Ints = keyframes[at]
+    return found
+
+
+def _stretch(index: PacketIndex, begin: int, wanted: Ints) -> Stretch:
+    """The packets from `begin` to the last wanted one, without the unwanted ones that no other packet needs."""
+    end = int(wanted[-1]) + 1
+    needed = ~index.disposable[begin:end]
+    needed[wanted - begin] = True
+    return Stretch(begin + np.flatnonzero(needed), wanted, end - begin)

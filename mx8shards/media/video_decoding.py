@@ -1,0 +1,213 @@
+"""How are chosen frames of a video decoded? From its packets if they are parts of the payload, else by a demuxer.
+
+Every packet gets its number in the packet index as its time, so that a decoded frame tells which packet it is from.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import DecodeError, require
+from mx8shards.format.packet_index import PacketIndex
+from mx8shards.media.containers import opened
+from mx8shards.media.packet_plan import Ints, Stretch, stretches
+from mx8shards.media.video_colour import FORMATS
+from mx8shards.media.video_decoders import Decoders
+from mx8shards.media.video_memory import decoder_bytes
+
+Bytes = npt.NDArray[np.uint8]
+Planes = tuple[Bytes, Bytes, Bytes]
+
+# Copies bytes of a payload to an address: offset, size, address. False if they cannot be read.
+Copy = Callable[[int, int, int], bool]
+
+# Takes the number of a packet and the planes of its frame.
+TakeFrame = Callable[[int, Planes], None]
+
+_NO_ROWS = np.zeros((0, 1), np.uint8)
+
+
+@dataclass
+class Decoded:
+    """Counts: packets that a decoder got, those from each keyframe to the last wanted frame, and decoded frames."""
+
+    packets_fed: int = 0
+    packets_covered: int = 0
+    frames: int = 0
+
+    def add(self, other: Decoded) -> None:
+        """Add the counts of another one."""
+        self.packets_fed += other.packets_fed
+        self.packets_covered += other.packets_covered
+        self.frames += other.frames
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A video: its packet index, its size, and the function that copies parts of it."""
+
+    index: PacketIndex
+    size: int
+    copy: Copy
+
+
+def decode_frames(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFrame) -> Decoded:
+    """Decode the frames of these packets, in ascending order, and pass each on once. DecodeError if one is missing."""
+    if not video.index.facts.slices:
+        return _decode_all(video, wanted, decoders, take)
+    counts, missing = _decode_stretches(video, stretches(video.index, wanted), decoders, take)
+    if len(missing):  # a keyframe that does not start decoding after all: begin with the first packet
+        begin = Stretch(np.arange(int(missing[-1]) + 1), missing, int(missing[-1]) + 1)
+        more, missing = _decode_stretches(video, [begin], decoders, take)
+        counts.add(more)
+    if len(missing):
+        raise _missing(video.index, missing)
+    return counts
+
+
+def _decode_stretches(
+    video: Payload, parts: list[Stretch], decoders: Decoders, take: TakeFrame
+) -> tuple[Decoded, Ints]:
+    """Decode the wanted frames of these stretches; counts, and the wanted packets that gave no good frame."""
+    errors = require("av.error", "video")
+    counts = Decoded()
+    missing: list[int] = []
+    try:
+        with decoders.decoder(video.index) as context:
+            for part in parts:
+                counts.packets_fed += len(part.packets)
+                counts.packets_covered += part.covered
+                awaited = set(part.wanted.tolist())
+                for frame in _decoded(video, context, part.packets):
+                    counts.frames += 1
+                    if frame.pts in awaited and not frame.is_corrupt:
+                        take(frame.pts, planes_of(frame, video.index))
+                        awaited.discard(frame.pts)
+                    del frame
+                missing += awaited
+    except errors.InvalidDataError as error:
+        raise DecodeError(f"FFmpeg cannot decode it: {error.strerror}", reason="corrupt") from None
+    except errors.FFmpegError as error:
+        raise DecodeError(f"FFmpeg failed: {error}", reason="backend") from None
+    return counts, np.array(sorted(missing), np.int64)
+
+
+def _decoded(video: Payload, context: Any, packets: Ints) -> Iterator[Any]:
+    """The frames of these packets in the order in which the decoder gives them."""
+    new_packet = require("av", "video").Packet
+    index = video.index
+    context.flush_buffers()
+    context.reorder_depth = index.facts.reorder  # FFmpeg would guess it, and drop frames until its guess is right
+    places = zip(packets.tolist(), index.position[packets].tolist(), index.size[packets].tolist(), strict=True)
+    for number, begin, size in places:
+        packet = new_packet(size)
+        if not video.copy(begin, size, packet.buffer_ptr):
+            raise OSError("the file is shorter than it was, or cannot be read")
+        packet.pts = packet.dts = number
+        packet.is_keyframe = bool(index.keyframe[number])
+        yield from context.decode(packet)
+    yield from context.decode(None)
+
+
+def _decode_all(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFrame) -> Decoded:
+    """Decode in the order of the container up to the last wanted frame: for containers whose packets are not slices."""
+    index = video.index
+    numbers = {int(index.pts[packet]): packet for packet in wanted.tolist()}
+    counts = Decoded()
+    with decoders.memory(decoder_bytes(index)), opened(io.BufferedReader(LazyPayload(video))) as container:
+        stream = _stream_of(container, index.facts.stream)
+        stream.codec_context.thread_count = 1
+        for frame in container.decode(stream):
+            counts.frames += 1
+            packet = numbers.pop(frame.pts, None)
+            if packet is not None:
+                take(packet, planes_of(frame, index))
+            if not numbers:
+                break
+    counts.packets_fed = counts.packets_covered = counts.frames
+    if numbers:
+        raise _missing(index, np.array(sorted(numbers.values())))
+    return counts
+
+
+def _stream_of(container: Any, number: int) -> Any:
+    """A stream of video by its number in the container."""
+    streams = container.streams
+    if number >= len(streams) or streams[number].type != "video":
+        found = f"{len(streams)} streams" if number >= len(streams) else streams[number].type
+        raise DecodeError(expected=f"a stream {number} of video", found=found, reason="missing")
+    return streams[number]
+
+
+class LazyPayload(io.RawIOBase):
+    """A payload as a file, of which only the parts that are read are copied."""
+
+    def __init__(self, video: Payload) -> None:
+        super().__init__()
+        self._video = video
+        self._at = 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to an offset from the beginning, from here or from the end; return the offset from the beginning."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._video.size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        """The offset from the beginning."""
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as many bytes as the buffer holds and the payload has."""
+        to = np.frombuffer(buffer, np.uint8)
+        size = min(len(to), max(0, self._video.size - self._at))
+        if size and not self._video.copy(self._at, size, to.ctypes.data):
+            raise OSError("the file is shorter than it was, or cannot be read")
+        self._at += size
+        return size
+
+
+def planes_of(frame: Any, index: PacketIndex) -> Planes:
+    """Y, Cb and Cr of a frame as arrays of whole rows with their padding; those of grey frames have no rows."""
+    facts = index.facts
+    if (frame.width, frame.height, frame.format.name) != (facts.width, facts.height, facts.pixel_format):
+        found = f"{frame.width} × {frame.height} {frame.format.name}"
+        expected = f"frames of {facts.width} × {facts.height} {facts.pixel_format}, as at the beginning of the video"
+        raise DecodeError(expected=expected, found=found, reason="unsupported")
+    form = FORMATS[facts.pixel_format]
+    luma, *chroma = frame.planes
+    rows = -(-facts.height // max(form.down, 1))
+    if not form.across:
+        return _rows(luma, facts.height), _NO_ROWS, _NO_ROWS
+    return _rows(luma, facts.height), _rows(chroma[0], rows), _rows(chroma[1], rows)
+
+
+def _rows(plane: Any, rows: int) -> Bytes:
+    if plane.line_size <= 0:
+        raise DecodeError(expected="rows from top to bottom", found="rows from bottom to top", reason="unsupported")
+    return np.frombuffer(plane, np.uint8, rows * plane.line_size).reshape(rows, plane.line_size)
+
+
+def _missing(index: PacketIndex, packets: Ints) -> DecodeError:
+    """The error for frames that the decoder did not give."""
+    order = np.argsort(index.frames)
+    first = int(order[np.searchsorted(index.frames, packets[0], sorter=order)])
+    return DecodeError(
+        expected=f"frame {first} of {len(index.frames)}",
+        found=f"none, or a damaged one, for packet {int(packets[0])} of {len(index.pts)}",
+        reason="corrupt",
+    )

@@ -1,0 +1,91 @@
+"""Does a folder of videos become clips: converted, counted from its facts, shuffled, decoded and resumed?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import mx8shards as mx8
+from tests import videos
+from tests.anonymous_memory import anonymous_bytes
+
+FORMS = [("h264", "open"), ("hevc", "closed"), ("h264", "vfr"), ("mpeg4", "closed")]
+CLIP = mx8.Clip(crop=mx8.CenterCrop((videos.HEIGHT, videos.WIDTH)))
+
+
+def converted(tmp_path: Path) -> mx8.Dataset:
+    for number, form in enumerate(FORMS):
+        folder = tmp_path / "videos" / form[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.mp4").write_bytes(videos.video(*form).data)
+    mx8.convert_from("videofolder", tmp_path / "videos", tmp_path / "data", workers=1)
+    return mx8.Dataset(tmp_path / "data")
+
+
+def test_a_folder_of_videos_becomes_clips(tmp_path: Path) -> None:
+    with converted(tmp_path) as dataset:
+        view = dataset.clips("video", frames=4, stride=2, every=6)
+        assert len(view) == len(FORMS) * (1 + (videos.FRAMES - 7) // 6)
+        seen = set()
+        with mx8.Loader(
+            view, batch_size=4, shuffle=True, output="numpy", memory="256mb", decode={"video": CLIP}
+        ) as loader:
+            for batch in loader:
+                assert "packets" not in batch
+                for row, (pixels, frames) in enumerate(zip(batch["video"], batch["video.frames"], strict=True)):
+                    path = batch["path"][row]
+                    seen.add((path, int(frames[0])))
+                    assert [videos.number_in(frame.mean(axis=0)) for frame in pixels] == frames.tolist()
+        assert len(seen) == len(view)
+
+
+def test_a_rate_is_counted_from_the_facts(tmp_path: Path) -> None:
+    with converted(tmp_path) as dataset:
+        by_facts = dataset.clips("video", frames=4, fps=10)
+        assert by_facts[0]["video.frames"].tolist() == [0, 2, 5, 7]
+        assert len(by_facts) > 10
+
+
+@pytest.mark.hunt
+def test_memory_stays_flat_over_many_clips(tmp_path: Path) -> None:
+    with converted(tmp_path) as dataset:
+        view = dataset.select(list(range(len(FORMS))) * 250).clips("video", frames=4, random=5)
+        decode = {"video": mx8.Clip(crop=mx8.RandomResizedCrop(32))}
+        with mx8.Loader(view, batch_size=8, shuffle=True, output="numpy", memory="256mb", decode=decode) as loader:
+            found = []
+            for _ in range(4):
+                for batch in loader:
+                    del batch
+                found.append(anonymous_bytes())
+    assert max(found[1:]) - found[1] <= 5 << 20
+
+
+def without_indices(path: Path) -> None:
+    with mx8.Writer(path, columns={"video": "bytes"}) as writer:
+        for form in FORMS:
+            writer.write({"video": videos.video(*form).data})
+        writer.write({"video": b"no video"})
+
+
+def test_videos_without_packet_indices_get_a_file_of_them_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_indices(tmp_path / "data")
+    with mx8.Dataset(tmp_path / "data") as dataset:
+        view = dataset.clips("video", frames=4, stride=2, every=6)
+    (made,) = (tmp_path / "data").rglob("*.packets")
+    monkeypatch.setattr("mx8shards.media.video_index.index_video", None)  # a second call would fail
+    with mx8.Dataset(tmp_path / "data") as dataset:
+        view = dataset.clips("video", frames=4, stride=2, every=6)
+        assert len(view) == len(FORMS) * (1 + (videos.FRAMES - 7) // 6)
+        with mx8.Loader(view, batch_size=4, output="numpy", memory="256mb", decode={"video": CLIP}) as loader:
+            for batch in loader:
+                for pixels, frames in zip(batch["video"], batch["video.frames"], strict=True):
+                    assert [videos.number_in(frame.mean(axis=0)) for frame in pixels] == frames.tolist()
+        assert view[0]["video.frames"].tolist() == [0, 2, 4, 6]
+    assert not list((tmp_path / "data").rglob("*.tmp"))
+    made.write_bytes(made.read_bytes()[:-3])
+    with (
+        mx8.Dataset(tmp_path / "data") as dataset,
+        pytest.raises(mx8.FormatError, match="a file of packet indices"),
+    ):
+        dataset.clips("video", frames=4)
