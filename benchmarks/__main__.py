@@ -27,7 +27,7 @@ CASES = (
         "resume",
         "scale",
     ),
-    *("images", "photos", "pixels", "convert", "accuracy", "sync", "stream"),
+    *("images", "photos", "pixels", "convert", "accuracy", "sync", "stream", "dropin"),
 )
 
 
