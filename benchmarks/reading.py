@@ -205,26 +205,26 @@ def one_pass(loader: Any, step_s: float, seconds: float) -> tuple[int, float]:
     return steps, waited
 
 
-def memory(adapter: str, root: str, options: dict[str, Any], batch_size: int, practice: str, seconds: float) -> Numbers:
+def memory(
+    adapter: str, root: str, options: dict[str, Any], samples: int, batch_size: int, practice: str, seconds: float
+) -> Numbers:
     """The peak of anonymous memory of the loader and its workers, minus that before it was opened."""
     page_cache.fill(Path(root))
     one_epoch(open_loader(adapter, practice, batch_size, options))
     before = process_tree.anonymous_mb()
     with Measured() as whole, process_tree.Peak() as peak:
         loader = open_loader(adapter, root, batch_size, options)
-        warmed = before
+        warmed_mb = before
         if hasattr(loader, "warm_up"):
             loader.warm_up()
-            warmed = process_tree.anonymous_mb()
-        start, count = time.perf_counter(), 0
-        for _ in batches(loader, seconds):
-            count += 1
-        seconds = time.perf_counter() - start
+            warmed_mb = process_tree.anonymous_mb()
+        per_second, processor_s = warmed(batches(loader), samples, batch_size, seconds)
         loader.close()
     return {
         "anonymous_mb": peak.mb - before,
-        "over_warm_up_mb": peak.mb - warmed,
-        "samples_per_s": count * batch_size / seconds,
+        "over_warm_up_mb": peak.mb - warmed_mb,
+        "samples_per_s": per_second,
+        "core_us": MB * processor_s,
         **whole.numbers,
     }
 

@@ -19,11 +19,14 @@ NOTES = """\
 - Sizes are log-normal around 64 KB, clipped to 1 KB and 50 MB, and every 500th sample has 50 MB; batches of 32; a warm
   page cache. The result is the peak of anonymous and shared pages of the loader and all its workers while it reads.
 - Over warm-up: the peak minus the memory after `warm_up`. Peers have no budget; they have two workers each.
+- Samples/s and processor time are measured after a first epoch. In it, loaders touch new memory, which on a virtual
+  machine may take 25 times as long as later, when the host has backed it.
 """
 COLUMNS = (
     Column(title="anonymous memory, MB", number="anonymous_mb", digits=0),
     Column(title="over warm-up, MB", number="over_warm_up_mb", digits=0),
     Column(title="samples/s", number="samples_per_s", digits=0),
+    Column(title="processor µs/sample", number="core_us", digits=0),
 )
 BUDGETS_MB = (512, 1024, 2048)
 GROUP = "1 KB to 50 MB"
@@ -52,15 +55,19 @@ def _contenders(quick: bool) -> list[Contender]:
     return [*ours, *(() if quick else loader_contenders.peers(counts=(2,))[:3])]
 
 
+def _count(quick: bool) -> int:
+    return 100 if quick else 4_000
+
+
 def prepare(directory: Path, *, quick: bool) -> None:
     """Write the samples in each format."""
-    loader_contenders.write(directory / "sizes", SIZES, 100 if quick else 4_000, _contenders(quick))
+    loader_contenders.write(directory / "sizes", SIZES, _count(quick), _contenders(quick))
     loader_contenders.write(directory / "practice", SIZES, 2 * BATCH, _contenders(quick))
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
     """All contenders, for several epochs."""
-    arguments = {"batch_size": BATCH, "seconds": 0.1 if quick else 4.0}
+    arguments = {"samples": _count(quick), "batch_size": BATCH, "seconds": 0.1 if quick else 4.0}
     asked = Reading(GROUP, directory / "sizes", reading.memory, arguments, practice=directory / "practice")
     contenders = _contenders(quick)
     ours = [contender for contender in contenders if contender.adapter == "ours"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
+from mx8shards.disk import operations
 from mx8shards.disk.files import read_bounded
 from mx8shards.disk.map import Bytes
 from mx8shards.errors import FormatError, IntegrityError, RemoteError, ShardsError
@@ -118,6 +119,14 @@ class RemoteFiles:
     def provide_stored(self, entry: Entry) -> Path:
         """The shard's file as it is kept in the mirror: with `keep_zip`, the compressed one or the raw one."""
         return shard_path(self.snapshot, self._verified(entry) or self._fetched(entry))
+
+    def evict(self, entry: Entry) -> None:
+        """Remove the shard's files from the mirror. Open files and mappings of them stay valid."""
+        with self._claim(entry.stored):
+            for info in filter(None, (entry.raw, entry.zip)):
+                operations.unlink(self._root / info.basename)
+                self._stamps.forget(info.basename)
+                self._room.settle(info.basename)
 
     def provide_sidecar(self, sidecar: Sidecar) -> None:
         """Fetch a side-car unless it is here. One that is missing or denied is left out: it is optional."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.errors import SettingError
+from mx8shards.format.columns import Columns
+from mx8shards.streaming.mds_run import RunReader
+from mx8shards.streaming.mds_samples import MdsSamples
 from mx8shards.streaming.shard_files import Row, ShardReader, ShardReaders
 from mx8shards.streaming.stream_opening import Samples
 
@@ -34,6 +38,7 @@ class AllSamples:
 
     def _forget(self) -> None:
         self._starts = self.starts.data  # a memoryview accesses single elements faster than the array
+        self._readers: dict[Columns, RunReader] = {}
         self.opened: list[Row | None] = [None] * len(self.samples_per_shard)
 
     def __len__(self) -> int:
@@ -44,6 +49,30 @@ class AllSamples:
             raise IndexError(f"sample {sample_id} of {len(self)}")
         shard = bisect_right(self._starts, sample_id) - 1
         return (self.opened[shard] or self.open(shard))(sample_id - self._starts[shard])
+
+    def read(self, shards: Ids, rows: Ids) -> Iterator[dict[str, Any]] | None:
+        """These samples, read together; None if not all shards are here, with equal columns, and of MDS.
+
+        An error does not name the damaged sample, but those before it have been returned.
+        """
+        by_shard = np.argsort(shards, kind="stable")
+        firsts = np.flatnonzero(np.diff(shards[by_shard], prepend=-1))
+        columns, parts = None, []
+        for at in np.split(by_shard, firsts[1:]):
+            stream, number = self._of_stream(int(shards[at[0]]))
+            if not isinstance(stream, MdsSamples) or stream.awaits(number):
+                return None
+            found, shard = stream.open_for_runs(number)
+            columns = columns or found
+            if found != columns:
+                return None
+            parts.append((shard, at, rows[at]))
+        if columns is None:
+            return None
+        reader = self._readers.get(columns)
+        if reader is None:
+            reader = self._readers[columns] = RunReader(columns)
+        return reader(parts, len(rows))
 
     def locate(self, sample_ids: Ids) -> Ids:
         """The shard of each of these samples."""
@@ -83,6 +112,29 @@ class AllSamples:
         stream.release(number)
 
     @property
+    def local_bytes(self) -> int:
+        """The bytes of the indices and of the shards that are in the local directories."""
+        return sum(stream.local_bytes for stream in self.streams)
+
+    def evict(self, shard: int) -> None:
+        """Remove the local copy of this shard; SettingError if it is no copy."""
+        stream, number = self._of_stream(shard)
+        stream.evict(number)
+        self.release(shard)
+
+    def evict_coldest(self) -> None:
+        """Remove the local copy that was read least recently."""
+        found = [pair for i in range(len(self.opened)) if (pair := (self._last_read(i), i))[0] is not None]
+        if not found:
+            raise SettingError(subject="evict_coldest_shard", expected="local copies of shards", found="none")
+        self.evict(min(found)[1])
+
+    def _last_read(self, shard: int) -> float | None:
+        """When the local copy of this shard was read last; None if there is none."""
+        stream, number = self._of_stream(shard)
+        return stream.last_read(number)
+
+    @property
     def readers(self) -> ShardReaders:
         """What is known of each shard."""
         return ShardReaders(len(self.samples_per_shard), self._reader)
@@ -92,7 +144,7 @@ class AllSamples:
         return stream.reader(number)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "opened": None, "_starts": None}
+        return {**self.__dict__, "opened": None, "_readers": None, "_starts": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

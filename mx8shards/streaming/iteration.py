@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
+from mx8shards.errors import ShardsError
 from mx8shards.order.mosaicml.epoch_plan import EpochPlan
 from mx8shards.order.orders import PADDING
 from mx8shards.order.permutation import Ids
@@ -13,7 +16,8 @@ from mx8shards.streaming.shards_ahead import ShardsAhead
 from mx8shards.streaming.worker_samples import worker_runs
 from mx8shards.streaming.world import World
 
-_RUN_AHEAD = 1 << 6  # samples between two looks at the shards that are needed next
+_LEAST = 8  # reading one sample takes as long as what is done once for all samples of a shard
+_LEAST_RUN, _MOST_RUN = 1 << 6, 1 << 10  # samples between two looks at the shards that are needed next
 
 
 def samples_of(
@@ -32,10 +36,11 @@ def samples_of(
         for ids in worker_runs(plan, world):
             yield from _read(samples, ids[ids != PADDING], get)
         return
-    ahead = ShardsAhead(samples, worker_runs(plan, world, _RUN_AHEAD), predownload)
+    run = max(_LEAST_RUN, min(predownload, _MOST_RUN))
+    ahead = ShardsAhead(samples, worker_runs(plan, world, run), predownload)
     try:
         position = 0
-        for ids in worker_runs(plan, world, _RUN_AHEAD):
+        for ids in worker_runs(plan, world, run):
             ahead.advance(position)
             yield from _read(samples, ids[ids != PADDING], get)
             position += len(ids)
@@ -49,5 +54,13 @@ def _read(samples: AllSamples, ids: Ids, get: Callable[[int], Any] | None) -> It
         return
     shards = samples.locate(ids)
     rows = ids - samples.starts[shards]
-    for shard, row in zip(shards.tolist(), rows.tolist(), strict=True):
+    read = 0
+    if len(ids) >= _LEAST * len(np.unique(shards)):
+        try:
+            for sample in samples.read(shards, rows) or ():
+                yield sample
+                read += 1
+        except (ShardsError, ValueError):
+            pass  # reading the bad sample by itself raises an error that names it
+    for shard, row in zip(shards[read:].tolist(), rows[read:].tolist(), strict=True):
         yield (samples.opened[shard] or samples.open(shard))(row)

@@ -7,14 +7,12 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from mx8shards.streaming.all_samples import AllSamples
-from mx8shards.streaming.sample_array import Array
-from mx8shards.streaming.sample_locations import Spanner
-from mx8shards.streaming.shard_files import ShardReaders
+from mx8shards.streaming.dataset_facts import SampleFacts
 from mx8shards.streaming.stream import Stream
 from mx8shards.streaming.stream_opening import open_stream
 
 
-class LocalDataset(Array, Dataset[Any]):
+class LocalDataset(SampleFacts, Dataset[Any]):
     """A local dataset as a sequence. Its shards may be compressed.
 
     Args:
@@ -31,26 +29,6 @@ class LocalDataset(Array, Dataset[Any]):
 
     def __len__(self) -> int:
         return len(self._samples)
-
-    @property
-    def size(self) -> int:
-        """The number of samples."""
-        return len(self._samples)
-
-    @property
-    def num_samples(self) -> int:
-        """The number of samples."""
-        return len(self._samples)
-
-    @property
-    def shards(self) -> ShardReaders:
-        """What is known of each shard."""
-        return self._samples.readers
-
-    @property
-    def spanner(self) -> Spanner:
-        """Maps the number of a sample to its shard, and to its row in it."""
-        return Spanner(self._samples.samples_per_shard)
 
     def get_item(self, sample_id: int) -> dict[str, Any]:
         """One sample.

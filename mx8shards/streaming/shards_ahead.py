@@ -36,8 +36,7 @@ class ShardsAhead:
         self._looked_at = 0
         self._seen = np.zeros(len(samples.samples_per_shard), bool)
         self._wanted = [True]  # an item as long as the iteration goes on
-        self._crew = Crew(_THREADS, "shards-ahead-")
-        self._stop = weakref.finalize(self, _end, self._crew, self._wanted)
+        self._crew: Crew | None = None  # threads, from the first shard that is not here
 
     def advance(self, position: int) -> None:
         """The iteration is at this sample: provide what the next ones need."""
@@ -48,11 +47,18 @@ class ShardsAhead:
             self._looked_at += len(ids)
             for shard in first_needed(self._samples.locate(ids[ids != PADDING]), self._seen):
                 if self._samples.awaits(shard):
-                    self._crew.put(partial(_provide, self._samples, shard, self._wanted))
+                    self._begin(shard)
+
+    def _begin(self, shard: int) -> None:
+        if self._crew is None:
+            self._crew = Crew(_THREADS, "shards-ahead-")
+            weakref.finalize(self, _end, self._crew, self._wanted)
+        self._crew.put(partial(_provide, self._samples, shard, self._wanted))
 
     def close(self) -> None:
         """Let the threads end, and begin no further shard."""
-        self._stop()
+        if self._crew is not None:
+            _end(self._crew, self._wanted)
 
 
 def _end(crew: Crew, wanted: list[bool]) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mx8shards.disk import operations, publish
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import DatasetNotFoundError, FormatError
+from mx8shards.errors import DatasetNotFoundError, FormatError, SettingError
 from mx8shards.format import compression as compressions
 from mx8shards.format.entries import FileInfo
 from mx8shards.shards.local_files import check_hash, check_size
@@ -80,6 +80,21 @@ class SplitSamples:
 
     def release(self, i: int) -> None:
         """Nothing: files are open while a row is read only."""
+
+    @property
+    def local_bytes(self) -> int:
+        """The bytes of the index and of the files in the local directory."""
+        infos = (info for entry in self._entries for pair in entry.files for info in pair if info is not None)
+        paths = (self.root / name for name in (INDEX, *(info.basename for info in infos)))
+        return sum(path.stat().st_size for path in paths if path.is_file())
+
+    def last_read(self, i: int) -> float | None:
+        """None: files of these formats are not evicted."""
+        return None
+
+    def evict(self, i: int) -> None:
+        """SettingError: files of these formats are not evicted."""
+        raise SettingError(subject="evict_shard", expected="a shard of MDS", found=f"shard {i} of {self.root}")
 
     def rows(self, i: int) -> Row:
         """A function from rows of shard `i` to samples."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +12,12 @@ from torch.utils.data import IterableDataset
 from mx8shards.errors import SettingError
 from mx8shards.order.mosaicml.epoch_plan import EpochPlan, plan_epoch
 from mx8shards.order.mosaicml.epoch_settings import EpochSettings, default_block_size, default_canonical_nodes
+from mx8shards.order.mosaicml.resampling import resampled
 from mx8shards.order.mosaicml.stream_weights import StreamShares
 from mx8shards.order.mosaicml.training_world import Reader
 from mx8shards.streaming.all_samples import AllSamples
 from mx8shards.streaming.compatible_errors import EmptyStreamError
+from mx8shards.streaming.dataset_facts import StreamFacts
 from mx8shards.streaming.iteration import samples_of
 from mx8shards.streaming.iteration_settings import (
     check_limit,
@@ -26,11 +27,9 @@ from mx8shards.streaming.iteration_settings import (
     samples_per_epoch,
 )
 from mx8shards.streaming.loader_batch import batch_size_of_dataloader
-from mx8shards.streaming.native_loader import native_loader
+from mx8shards.streaming.native_loader import loader_batch_size, native_loader
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
 from mx8shards.streaming.sample_array import Array
-from mx8shards.streaming.sample_locations import Spanner
-from mx8shards.streaming.shard_files import ShardReaders
 from mx8shards.streaming.stream import Stream
 from mx8shards.streaming.stream_opening import open_stream
 from mx8shards.streaming.streams_registry import made_stream
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from mx8shards.loading.loader import Loader
 
 
-class StreamingDataset(Array, IterableDataset[Any]):
+class StreamingDataset(StreamFacts, IterableDataset[Any]):
     """A dataset whose samples are read from one or several streams, in the order of MosaicML Streaming.
 
     It is iterated, alone or in the workers of a DataLoader, and every iteration is the next epoch. It is also a
@@ -156,76 +155,9 @@ class StreamingDataset(Array, IterableDataset[Any]):
         self.length = ceil(self.epoch_size / self._parallel_rank_world.num_ranks)
         self._resume_point = ResumePoint()
 
-    # facts ------------------------------------------------------------------------------------------------------
-
     def __len__(self) -> int:
         """The number of samples of an epoch for one rank."""
         return self.length
-
-    @property
-    def size(self) -> int:
-        """The number of samples of all streams."""
-        return len(self._samples)
-
-    @property
-    def num_samples(self) -> int:
-        """The number of samples of all streams."""
-        return len(self._samples)
-
-    @property
-    def index(self) -> Any:
-        """The number of samples as `index.total_samples`, as old versions of Streaming had it."""
-        return SimpleNamespace(total_samples=len(self._samples))
-
-    @property
-    def shards(self) -> ShardReaders:
-        """What is known of each shard of all streams."""
-        return self._samples.readers
-
-    @property
-    def num_shards(self) -> int:
-        """The number of shards of all streams."""
-        return len(self._samples.samples_per_shard)
-
-    @property
-    def samples_per_shard(self) -> Any:
-        """The number of samples of each shard."""
-        return self._samples.samples_per_shard
-
-    @property
-    def sample_offset_per_shard(self) -> Any:
-        """The number of the first sample of each shard."""
-        return self._samples.starts[:-1]
-
-    @property
-    def samples_per_stream(self) -> Any:
-        """The number of samples of each stream."""
-        return self._samples.samples_per_stream
-
-    @property
-    def sample_offset_per_stream(self) -> Any:
-        """The number of the first sample of each stream."""
-        return np.cumsum(self.samples_per_stream) - self.samples_per_stream
-
-    @property
-    def shards_per_stream(self) -> Any:
-        """The number of shards of each stream."""
-        return self._samples.shards_per_stream
-
-    @property
-    def shard_offset_per_stream(self) -> Any:
-        """The number of the first shard of each stream."""
-        return np.cumsum(self.shards_per_stream) - self.shards_per_stream
-
-    @property
-    def stream_per_shard(self) -> Any:
-        """The stream of each shard."""
-        return np.repeat(np.arange(self.num_streams), self.shards_per_stream)
-
-    @property
-    def spanner(self) -> Spanner:
-        """Maps the number of a sample to its shard, and to its row in it."""
-        return Spanner(self.samples_per_shard)
 
     # samples ----------------------------------------------------------------------------------------------------
 
@@ -278,6 +210,18 @@ class StreamingDataset(Array, IterableDataset[Any]):
             batch_size=batch_size,
             **{name: getattr(self, name) for name in _OF_ORDER},
         )
+
+    def resample_streams(self, epoch: int, stream_id: int | None = None) -> tuple[Any, Any]:
+        """The units and the samples of an epoch before it is shuffled. Each unit is a number of samples of one shard.
+
+        Args:
+            epoch: The epoch.
+            stream_id: The stream; None for all.
+        """
+        self._resume(None)
+        streams = range(self.num_streams) if stream_id is None else range(stream_id, stream_id + 1)
+        rows = resampled(self._epoch_settings(self.batch_size or 1), epoch, streams)
+        return rows.sizes, rows.at(np.arange(len(rows)))
 
     # state ------------------------------------------------------------------------------------------------------
 
@@ -352,18 +296,15 @@ class StreamingDataset(Array, IterableDataset[Any]):
             settings: Arguments of `mx8shards.Loader` other than those that follow from this dataset, such as `columns`,
                 `decode`, `transform`, `device` and `memory`; `batch_size` if this dataset has none.
         """
-        return native_loader(self, **settings)
-
-    # shards -----------------------------------------------------------------------------------------------------
-
-    def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
-        """Fetch and decompress a shard, unless it is here.
-
-        Args:
-            shard_id: The number of the shard, over all streams.
-            blocking: Ignored: the shard is here afterwards.
-        """
-        self._samples.provide(shard_id)
+        begin = self._upcoming()
+        return native_loader(
+            self._samples,
+            self._epoch_settings(loader_batch_size(self.batch_size, settings.pop("batch_size", None))),
+            self._parallel_rank_world,
+            begin,
+            allow_pickle=self.allow_unsafe_types,
+            settings=settings,
+        )
 
 
 _OF_STREAMS = ("split", "download_retry", "download_timeout", "validate_hash", "keep_zip")

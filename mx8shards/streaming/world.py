@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 from typing import Any, Self
 
-from mx8shards.loading.planning.machine import worker_share
+from mx8shards.loading.planning.machine import distributed_group, worker_share
 from mx8shards.order.mosaicml import training_world
 
 
 def get_rank() -> int:
     """The number of this process among all training processes."""
-    return int(os.environ.get("RANK", "0"))
+    return int(os.environ["RANK"]) if "RANK" in os.environ else _of_group()[0]
 
 
 def get_world_size() -> int:
     """The number of training processes."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else _of_group()[1]
+
+
+def _of_group() -> tuple[int, int]:
+    """Rank and world size of torch.distributed, for processes without torchrun's variables; (0, 1) without it.
+
+    Streaming reads the variables only, so that each of these processes gets all samples.
+    """
+    return distributed_group() or (0, 1)
 
 
 def get_local_rank() -> int:

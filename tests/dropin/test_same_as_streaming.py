@@ -81,6 +81,18 @@ def test_mixed_streams_are_equal(weights: Any, method: str, numbers: Path, strea
     assert mine == theirs
 
 
+@pytest.mark.parametrize("settings", [{"epoch_size": 700}, {"epoch_size": 130, "sampling_method": "fixed"}], ids=str)
+def test_resampled_streams_are_equal(settings: dict[str, Any], numbers: Path, streaming: Any) -> None:
+    def resampled(module: Any) -> list[list[int]]:
+        streams = [module.Stream(local=str(numbers / name)) for name in "ab"]
+        dataset = module.StreamingDataset(streams=streams, batch_size=4, shuffle=True, **settings)
+        found = [dataset.resample_streams(3), dataset.resample_streams(0, 1)]
+        return [array.tolist() for pair in found for array in pair]
+
+    mine, theirs = both(streaming, resampled)
+    assert mine == theirs
+
+
 ARRAYS = (
     *("samples_per_shard", "sample_offset_per_shard", "samples_per_stream", "sample_offset_per_stream"),
     *("shards_per_stream", "shard_offset_per_stream", "stream_per_shard"),

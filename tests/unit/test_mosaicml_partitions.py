@@ -103,6 +103,7 @@ def test_replicated_ranks_count_as_one_and_may_share_one_node() -> None:
     assert world.replicated(2) == World(nodes=1, ranks_per_node=4, workers_per_rank=3)
     assert world.replicated(4) == World(nodes=1, ranks_per_node=2, workers_per_rank=3)
     assert World(nodes=3, ranks_per_node=2).replicated(2) == World(nodes=1, ranks_per_node=3)
+    assert World(nodes=10, ranks_per_node=4).replicated(4) == World(nodes=1, ranks_per_node=10)
     assert [world.place(rank) for rank in (0, 3, 4, 7)] == [(0, 0), (0, 3), (1, 0), (1, 3)]
 
 

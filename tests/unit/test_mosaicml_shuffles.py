@@ -126,6 +126,13 @@ def test_places_are_sorted_as_by_a_stable_argsort_even_if_they_are_close_or_equa
     assert ascending(np.empty(0)).tolist() == []
 
 
+def test_places_closer_than_the_fixed_point_are_sorted_exactly() -> None:
+    places = np.array([0.5 + 3e-13, 1e6, 0.5 + 1e-13, 0.5, 0.5 + 2e-13, 0.25, 0.5, 1e6 - 1e-9])
+    assert ascending(places).tolist() == [5, 3, 6, 2, 4, 0, 7, 1]
+    clusters = np.repeat(np.arange(200) * 5e3, 5) + np.random.default_rng(1).random(1000) * 1e-11
+    assert ascending(clusters).tolist() == np.argsort(clusters, kind="stable").tolist()
+
+
 # chunks ---------------------------------------------------------------------------------------------------------------
 
 

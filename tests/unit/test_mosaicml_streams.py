@@ -52,7 +52,9 @@ def test_an_epoch_size_alone_is_divided_in_proportion_to_the_streams() -> None:
         ([{"repeat": 1}, {}, {"proportion": 2}], None, "streams: stream 2: .* got 2"),
         ([{"repeat": 1}, {}, {}], 10, "epoch_size: expected None beside streams with repeat or choose.* got 10"),
         ([{"repeat": 1, "choose": 3}], None, "stream: expected at most one .* got repeat and choose"),
-        ([{"choose": -1}], None, "choose: expected at least 0, got -1"),
+        ([{"choose": -1}], None, "choose: expected a number from 0, got -1"),
+        ([{"repeat": float("nan")}], None, "repeat: expected a number from 0, got nan"),
+        ([{"proportion": "2"}], None, "proportion: expected a number from 0, got '2'"),
         ([{"choose": 0}, {"repeat": 0.01}, {"repeat": 0}], None, "streams: expected a weight above 0.* got none"),
         ([{"proportion": 0}] * 3, 10, "streams: expected a weight above 0.* got none"),
     ],
@@ -95,9 +97,7 @@ def settings_of(shards: list[int], streams: list[int], choose: list[int], **othe
         samples_per_shard=np.array(shards),
         shards_per_stream=np.array(streams),
         shares=shares,
-        batch_size=1,
-        num_canonical_nodes=1,
-        **others,
+        **{"batch_size": 1, "num_canonical_nodes": 1, **others},
     )
 
 
@@ -147,9 +147,14 @@ def test_a_stream_of_its_own_without_samples_is_refused() -> None:
     [
         ({"sampling_method": "even"}, "sampling_method: expected one of 'balanced', 'fixed', got 'even'"),
         ({"batching_method": "mixed"}, "batching_method: expected one of 'random', .* got 'mixed'"),
+        ({"num_canonical_nodes": 1 << 21}, "num_canonical_nodes: expected an int from 1 to 1048576"),
         ({"sampling_granularity": 0}, "sampling_granularity: expected an int from 1"),
         ({"shuffle_seed": -1}, "shuffle_seed: expected an int from 0"),
-        ({"streams": [2]}, "shards_per_stream: expected 1 shards in all"),
+        ({"streams": [2]}, r"shards_per_stream: expected 1 shards of 1 streams.*, got \[2\]"),
+        ({"streams": [1, 0]}, r"shards_per_stream: expected 1 shards of 1 streams.*, got \[1, 0\]"),
+        ({"shards": [0]}, "samples_per_shard: expected at least one sample per stream"),
+        ({"shards": [4, 0], "streams": [1, 1], "choose": [4, 1]}, "samples_per_shard: expected at least one sample"),
+        ({"shards": [4, 9, -2], "streams": [1, 2], "choose": [4, 1]}, "samples_per_shard: expected at least one"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any], told: str) -> None:

@@ -72,7 +72,7 @@ def distributed_rank(rank: int | None, world_size: int | None) -> tuple[int, int
     if rank is not None:
         world_size = whole_number("world_size", world_size, 1, MOST_RANKS)
         return whole_number("rank", rank, 0, world_size - 1), world_size
-    found_here = _distributed()
+    found_here = distributed_group()
     if found_here is not None:
         return found_here
     world_size = environment_number("WORLD_SIZE", 1, 1, MOST_RANKS)
@@ -88,7 +88,7 @@ def distributed_rank(rank: int | None, world_size: int | None) -> tuple[int, int
     return environment_number("RANK", 0, 0, world_size - 1), world_size
 
 
-def _distributed() -> tuple[int, int] | None:
+def distributed_group() -> tuple[int, int] | None:
     """Rank and world size from torch.distributed, if it is initialized. This does not import torch."""
     distributed: Any = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():

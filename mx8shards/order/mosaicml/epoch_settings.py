@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from mx8shards.errors import SettingError, one_of, whole_number
+from mx8shards.errors import SettingError, one_of, shown, whole_number
 from mx8shards.order.mosaicml.stream_weights import StreamShares
+from mx8shards.order.mosaicml.training_world import MOST_PROCESSES
 from mx8shards.order.permutation import Ids
 
 SamplingMethod = Literal["balanced", "fixed"]
@@ -56,23 +57,30 @@ class EpochSettings:
     batching_method: BatchingMethod = "random"
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("batch_size", 1),
-            ("num_canonical_nodes", 1),
-            ("sampling_granularity", 1),
-            ("shuffle_seed", 0),
-            ("shuffle_block_size", 0),
+        for name, least, most in (
+            ("batch_size", 1, 1 << 40),
+            ("num_canonical_nodes", 1, MOST_PROCESSES),
+            ("sampling_granularity", 1, 1 << 62),
+            ("shuffle_seed", 0, 1 << 128),
+            ("shuffle_block_size", 0, 1 << 62),
         ):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least, most))
         one_of("sampling_method", self.sampling_method, ("balanced", "fixed"))
         one_of("batching_method", self.batching_method, ("random", "stratified", "per_stream", "device_per_stream"))
         for name in ("samples_per_shard", "shards_per_stream"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.int64))
-        if self.shards_per_stream.sum() != len(self.samples_per_shard):
-            expected = f"{len(self.samples_per_shard)} shards in all, as in samples_per_shard"
+        self._check_streams()
+
+    def _check_streams(self) -> None:
+        shards, streams = len(self.samples_per_shard), len(self.shares.choose)
+        if self.streams != streams or int(self.shards_per_stream.sum()) != shards:
+            expected = f"{shards} shards of {streams} streams, as in samples_per_shard and shares"
             raise SettingError(
-                subject="shards_per_stream", expected=expected, found=f"{int(self.shards_per_stream.sum())}"
+                subject="shards_per_stream", expected=expected, found=shown(self.shards_per_stream.tolist())
             )
+        ends = np.cumsum(np.append(0, self.samples_per_shard))[np.cumsum(np.append(0, self.shards_per_stream))]
+        if self.samples_per_shard.min(initial=0) < 0 or (np.diff(ends) < 1).any():
+            raise SettingError(subject="samples_per_shard", expected="at least one sample per stream", found="none")
 
     @property
     def streams(self) -> int:

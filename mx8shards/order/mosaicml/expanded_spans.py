@@ -19,7 +19,7 @@ from mx8shards.order.permutation import Ids
 Places = npt.NDArray[np.float64]
 
 _LEAST_WINDOW = 1 << 18
-_KEY_BITS = 64
+_KEY_BITS = 63
 
 
 def expanded(queue: IdQueue, sizes: Ids, block_size: int, rng: np.random.Generator) -> Iterator[AnyIds]:
@@ -37,29 +37,28 @@ def expanded(queue: IdQueue, sizes: Ids, block_size: int, rng: np.random.Generat
         raise SettingError(subject="num_canonical_nodes", expected=expected, found="a canonical node without samples")
     reach = int(1.25 * block_size) / 2  # no row moves further
     places, waiting, read = np.empty(0), queue.take(0), 0
-    for found in _windows(length, sizes, block_size, rng, max(int(reach / 2), _LEAST_WINDOW)):
+    for found in _windows(length, sizes, block_size, rng, max(int(reach), _LEAST_WINDOW)):
         places = np.concatenate([places, found])
         waiting = np.concatenate([waiting, queue.take(len(found))])
         read += len(found)
-        ready = places < (read - reach if read < length else np.inf)
-        yield waiting[ready][ascending(places[ready])]
-        places, waiting = places[~ready], waiting[~ready]
+        is_ready = places < (read - reach if read < length else np.inf)
+        ready, late = np.flatnonzero(is_ready), np.flatnonzero(~is_ready)  # faster than a random mask for each array
+        yield waiting[ready[ascending(places[ready])]]
+        places, waiting = places[late], waiting[late]
 
 
 def _windows(length: int, sizes: Ids, block_size: int, rng: np.random.Generator, least: int) -> Iterator[Places]:
     """Where each row is moved to, for so many spans at a time that they have `least` rows or more."""
-    found, count, offset, crowded = [], 0, 0, False
+    found, begin, offset, crowded = [], 0, 0, False
     for size in sizes.tolist():
         extent = int(rng.integers(int(0.75 * block_size), int(1.25 * block_size)))
         crowded |= extent < size
         room = max((extent - size) / 2, 0)
-        shifts = rng.uniform(max(-room, -offset), min(room, length - offset - size), size)
-        shifts += np.arange(offset, offset + size)
-        found.append(shifts)
-        offset, count = offset + size, count + size
-        if count >= least or offset == length:
-            yield np.concatenate(found)
-            found, count = [], 0
+        found.append(rng.uniform(max(-room, -offset), min(room, length - offset - size), size))
+        offset += size
+        if offset - begin >= least or offset == length:
+            yield np.concatenate(found) + np.arange(begin, offset)
+            found, begin = [], offset
     if crowded:
         message = (
             "shuffle_block_size is smaller than some shards: their samples are not mixed with those of other shards"
@@ -78,12 +77,12 @@ def ascending(places: Places) -> Ids:
     least = places.min()
     index_bits = int(len(places) - 1).bit_length()
     whole_bits = int(places.max() - least + 1).bit_length()
-    keys = ((places - least) * 2.0 ** (_KEY_BITS - 1 - index_bits - whole_bits)).astype(np.uint64)
-    keys <<= np.uint64(index_bits)
-    keys |= np.arange(len(places), dtype=np.uint64)
+    keys = ((places - least) * 2.0 ** (_KEY_BITS - index_bits - whole_bits)).astype(np.int64)
+    keys <<= index_bits
+    keys |= np.arange(len(places))
     keys.sort()
-    order: Ids = (keys & np.uint64((1 << index_bits) - 1)).astype(np.int64)
-    keys >>= np.uint64(index_bits)
+    order: Ids = keys & ((1 << index_bits) - 1)
+    keys >>= index_bits
     same = np.zeros(len(keys) + 1, bool)
     same[1:-1] = keys[1:] == keys[:-1]
     close = np.flatnonzero(same[1:] | same[:-1])

@@ -32,9 +32,9 @@ class IdQueue:
         """The next ids. There must be so many."""
         parts, found = [self._left], len(self._left)
         while found < count:
-            parts.append(next(self._chunks).astype(self.dtype))
+            parts.append(next(self._chunks))
             found += len(parts[-1])
-        ids: AnyIds = np.concatenate(parts)
+        ids: AnyIds = np.concatenate(parts, dtype=self.dtype, casting="unsafe")
         self._left = ids[count:].copy()
         return ids[:count]
 

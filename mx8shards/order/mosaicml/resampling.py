@@ -1,8 +1,8 @@
 """Which samples does an epoch have, before they are shuffled?
 
 A shard from which c of its m samples are chosen becomes c // m *units* with all its samples and, if a rest is left, one
-unit with as many random ones. Units, not shards, are shuffled. The samples of all units in order are
-the *rows* of the epoch (Streaming calls their numbers big ids).
+unit with as many random ones. Units, not shards, are shuffled. The samples of all units in order are the *rows* of the
+epoch (Streaming calls their numbers big ids).
 """
 
 from __future__ import annotations

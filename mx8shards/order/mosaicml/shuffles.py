@@ -47,9 +47,9 @@ class Shuffling:
 
 
 def shuffled(algo: str, rows: Rows, how: Shuffling) -> Iterator[AnyIds]:
-    """The ids of all rows, shuffled, in chunks. The memory it takes depends on the algorithm:
+    """The ids of all rows, shuffled, in chunks.
 
-    py1s, py1br and py1e hold a few blocks, py2s a canonical node and naive the epoch.
+    For that, py1s, py1br and py1e hold no more than a few blocks, py2s a canonical node, and naive the epoch.
 
     Args:
         algo: The `shuffle_algo`.

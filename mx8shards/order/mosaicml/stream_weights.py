@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import SettingError
+from mx8shards.errors import SettingError, real_number
 from mx8shards.order.permutation import Ids
 
 Floats = npt.NDArray[np.float64]
@@ -34,8 +35,7 @@ class StreamWeight:
             expected = "at most one of proportion, repeat and choose"
             raise SettingError(subject="stream", expected=expected, found=" and ".join(given))
         for name, value in given.items():
-            if value < 0:
-                raise SettingError(subject=name, expected="at least 0", found=f"{value}")
+            real_number(name, value, "a number from 0", lambda number: 0 <= number < math.inf)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -114,5 +114,5 @@ def _normalised(weights: Floats) -> Floats:
 
 def _chosen(weight: StreamWeight, size: int) -> int:
     if weight.choose is not None:
-        return weight.choose
+        return int(weight.choose)
     return size if weight.repeat is None else int(weight.repeat * size)

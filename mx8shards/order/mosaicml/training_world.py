@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mx8shards.errors import SettingError, whole_number
 
-_MOST = 1 << 20
+MOST_PROCESSES = 1 << 20  # of each kind: all positions then fit into int64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +25,7 @@ class World:
 
     def __post_init__(self) -> None:
         for name in ("nodes", "ranks_per_node", "workers_per_rank"):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1, _MOST))
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1, MOST_PROCESSES))
 
     @property
     def ranks(self) -> int:
