@@ -29,7 +29,6 @@ from mx8shards.streaming.iteration_settings import (
 from mx8shards.streaming.loader_batch import batch_size_of_dataloader
 from mx8shards.streaming.native_loader import loader_batch_size, native_loader
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
-from mx8shards.streaming.sample_array import Array
 from mx8shards.streaming.stream import Stream
 from mx8shards.streaming.stream_opening import open_stream
 from mx8shards.streaming.streams_registry import made_stream
@@ -170,6 +169,8 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         """
         return self._samples[sample_id]
 
+    _plain_get_item = get_item
+
     def __iter__(self) -> Iterator[Any]:
         """The samples of the next epoch for this worker, from where a loaded state ended."""
         epoch, resumed = self._resume_point.start()
@@ -179,13 +180,6 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         plan = self._plan(world, epoch, sample_in_epoch, self.batch_size or batch_size_of_dataloader() or 1)
         get = self.__getitem__ if self._is_overridden else None
         yield from samples_of(self._samples, plan, world, self.predownload, get)
-
-    @property
-    def _is_overridden(self) -> bool:
-        """Whether a subclass changes what a sample is."""
-        kind = type(self)
-        own = kind.__getitem__ is not Array.__getitem__ or kind.get_item is not StreamingDataset.get_item
-        return own or "get_item" in vars(self)
 
     def _plan(self, world: World, epoch: int, sample_in_epoch: int, batch_size: int) -> EpochPlan:
         return plan_epoch(
