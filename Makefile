@@ -63,7 +63,7 @@ setup: .venv/.ready .venv-newest/.ready
 .venv-newest/.ready: pyproject.toml constraints-newest.txt
 	@$(call new_environment,.venv-newest)
 	@.venv-newest/bin/python $(PIP_INSTALL) -c constraints-newest.txt hatchling editables
-	@.venv-newest/bin/python $(PIP_INSTALL) -c constraints-newest.txt -e '.[torch,images,compress,remote]' \
+	@.venv-newest/bin/python $(PIP_INSTALL) -c constraints-newest.txt -e '.[torch,images,video,compress,remote]' \
 		pytest hypothesis jsonschema
 	@touch $@
 

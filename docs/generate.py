@@ -21,7 +21,10 @@ PAGE = Path(__file__).parent / "api.md"
 # Every public name once, in the order of reading. A name after a colon is not exported: calls return it.
 SECTIONS = {
     "Write": ["Writer", "register_encoding"],
-    "Convert": ["convert_from", "convert.imagefolder:ImageFolder", "convert.outcome:Conversion"],
+    "Convert": [
+        *("convert_from", "convert.imagefolder:ImageFolder", "convert.videofolder:VideoFolder"),
+        "convert.outcome:Conversion",
+    ],
     "Read": ["Dataset", "concat", "shards.column_values:RaggedColumn"],
     "Load": ["Loader", "BlockShuffle", "Pool"],
     "Batches": [

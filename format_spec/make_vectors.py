@@ -17,6 +17,7 @@ from crop_parts import crops
 from invalid_files import invalid_files
 from invalid_index import invalid_indices
 from order_parts import block_shuffle, order_words, permuted, shuffle
+from packet_parts import packet_indices
 from path_cases import invalid_paths, valid_paths
 from plane_parts import planes, refused
 from step_parts import steps, views
@@ -174,6 +175,7 @@ def write_all(out: Path) -> None:
     made["writer"] = writer()
     made |= {
         "tiles": tiles(),
+        "packets": packet_indices(),
         "planes": {"pictures": planes(), "refused": refused()},
         "views": views(),
         "steps": steps(),

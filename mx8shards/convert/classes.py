@@ -1,4 +1,4 @@
-"""Which classes does a folder of pictures have, and which label does each class get?"""
+"""Which classes does a folder of pictures or videos have, and which label does each class get?"""
 
 from __future__ import annotations
 
@@ -73,8 +73,13 @@ def _names(text: str) -> Any:
     return lines
 
 
-def classes_of(src: str, pictures: Sequence[str], labels: str, wanted: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The class names in the order of their labels: `wanted`, or the sorted top-level folders. None: no labels."""
+def classes_of(
+    src: str, pictures: Sequence[str], labels: str, wanted: Sequence[str] | None, by_folder: str = "imagefolder"
+) -> tuple[str, ...] | None:
+    """The class names in the order of their labels: `wanted`, or the sorted top-level folders. None: no labels.
+
+    `by_folder` is the value of the option `labels` that makes a class of every folder.
+    """
     if labels == "none":
         if wanted is not None:
             raise SourceError("--classes cannot be used with --labels none", subject=src)
@@ -89,14 +94,14 @@ def classes_of(src: str, pictures: Sequence[str], labels: str, wanted: Sequence[
     if labels == "auto" and wanted is None:
         if not found:
             return None
-        _check_depth(src, found, pictures)
+        _check_depth(src, found, pictures, by_folder)
     if not found or loose:
         what = f"{loose[0]}, which is in no folder" if loose else "none"
         raise SourceError(
             subject=src,
             expected="a folder for each class",
             found=what,
-            hint="--labels none converts pictures without labels",
+            hint="--labels none converts them without labels",
         )
     unknown = sorted(set(found) - set(wanted)) if wanted is not None else []
     if wanted is not None and unknown:
@@ -111,7 +116,7 @@ def classes_of(src: str, pictures: Sequence[str], labels: str, wanted: Sequence[
 def check_no_empty(src: str, folders: Sequence[str], names: Sequence[str]) -> None:
     """SourceError for a top-level folder without files: it would get no label, which shifts the following labels.
 
-    `names` are those of all files. A folder without pictures is accepted; each of its files becomes a reject.
+    `names` are those of all files. A folder without any of them is accepted; each of its files becomes a reject.
     """
     empty = sorted(set(folders) - {name.split("/", 1)[0] for name in names})
     if empty:
@@ -143,18 +148,18 @@ def _check_no_splits(src: str, found: Sequence[str]) -> None:
             subject=src,
             expected="one split, or classes",
             found=f"the splits {', '.join(splits)}",
-            hint=f"convert each of them: {_folder(src, splits[0])}; --labels none converts all pictures without labels",
+            hint=f"convert each of them: {_folder(src, splits[0])}; --labels none converts all of them without labels",
         )
 
 
-def _check_depth(src: str, found: Sequence[str], pictures: Sequence[str]) -> None:
+def _check_depth(src: str, found: Sequence[str], pictures: Sequence[str], by_folder: str) -> None:
     """SourceError if there is one folder and it only has subfolders: the classes are probably a level deeper."""
     if len(found) == 1 and all(name.count("/") > 1 for name in pictures):
         raise SourceError(
             subject=src,
             expected="a folder for each class",
             found=f"one folder, {found[0]}, which contains only folders",
-            hint=f"convert {_folder(src, found[0])}; --labels imagefolder takes {found[0]} as the one class",
+            hint=f"convert {_folder(src, found[0])}; --labels {by_folder} takes {found[0]} as the one class",
         )
 
 

@@ -134,8 +134,9 @@ def _targets(job: Job, source: Source, bases: Mapping[str, Base | None]) -> dict
         raise SourceError("there is nothing to convert", subject=job.subject)
     parted: dict[str, list[Item]] = {name: [] for name in bases}
     if job.split is not None:
+        group_of = getattr(source, "group", lambda item: str(item[0]))  # optional in a source
         for item in items:
-            parted[job.split.of(str(item[0]))].append(item)
+            parted[job.split.of(group_of(item))].append(item)
     targets = {}
     for name, base in bases.items():
         mine = items if job.split is None else parted[name]
@@ -257,7 +258,10 @@ def _publish(job: Job, source: Source, target: Target, parts: Sequence[Part]) ->
     base, rejects = target.base, tuple(reject for part in parts for reject in part.rejects)
     counts = summed(part.counts for part in parts)
     samples = len(target.items) - len(rejects)
-    metadata = {**source.metadata, CONVERSION: _provenance(job, target, counts, len(rejects))}
+    provenance = _provenance(job, target, counts, len(rejects))
+    if versions := getattr(source, "versions", None):  # optional in a source
+        provenance["versions"] = dict(versions)
+    metadata = {**source.metadata, CONVERSION: provenance}
     if base is None:
         if target.split is not None or job.resumes:
             keep_converted(target.out, [part.path.name for part in parts], rejects)

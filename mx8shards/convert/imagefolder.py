@@ -16,22 +16,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from mx8shards.convert.classes import check_no_empty, class_names, classes_of, top_of_tar
+from mx8shards.convert.class_folders import ClassFolders
+from mx8shards.convert.file_kinds import PICTURES
 from mx8shards.convert.picture_changes import Changes
 from mx8shards.convert.source import Item
-from mx8shards.convert.source_files import is_text, open_files, suffix_of
-from mx8shards.convert.tarball import Tar
-from mx8shards.errors import SourceError, one_of
-from mx8shards.shards.links import is_url
 
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
-)
 Labels = Literal["auto", "none", "imagefolder"]
 
-_HIDDEN = "files and folders whose names begin with a dot are skipped"
 _MANY = 20_000
 
 
@@ -80,8 +73,6 @@ class ImageFolder:
         rgb8: bool = False,
         tiles: bool = True,
     ) -> None:
-        one_of("labels", labels, get_args(Labels))
-        wanted = class_names(classes)
         changes = Changes(
             max_side=max_side,
             min_side=min_side,
@@ -91,16 +82,15 @@ class ImageFolder:
             upright=upright,
             rgb8=rgb8,
         )
-        self._files = open_files(src)
-        self.travels = is_url(str(src))
-        self._list(str(src), labels, wanted)
+        self._folders = ClassFolders(src, labels, classes, PICTURES)
+        self.travels = self._folders.travels
         # kernels check JPEGs twice as fast as libjpeg, but importing Numba takes as long as checking thousands of them
-        self._changes = replace(changes, by_kernels=tiles or len(self._names) > _MANY)
+        self._changes = replace(changes, by_kernels=tiles or len(self._folders.names) > _MANY)
         self.counts = (
             self._changes.counts
         )  # how many pictures were turned upright, and how many of these were re-encoded
-        self.features = {"state": self._files.state, **self._changes.features}
-        self._numbers = {name: number for number, name in enumerate(self.classes or ())}
+        self.features = {"state": self._folders.files.state, **self._changes.features}
+        self.classes = self._folders.classes
         self.columns: Mapping[str, str] = {
             "image": "bytes",
             "path": "str",
@@ -113,29 +103,9 @@ class ImageFolder:
             **({"classes": list(self.classes)} if self.classes is not None else {}),
         }
 
-    def _list(self, src: str, labels: Labels, wanted: Sequence[str] | None) -> None:
-        """List the files and find their classes."""
-        names = self._files.names()
-        pictures = [name for name in names if suffix_of(name) in SUFFIXES and not name.startswith("../")]
-        folders, self._top = self._files.folders(), ""
-        if isinstance(self._files, Tar) and labels == "auto":
-            top = top_of_tar(names, pictures, folders)
-            if top and top[:-1] not in (wanted or ()):
-                self._top, folders = top, self._files.folders(top)
-        self._names = [name.removeprefix(self._top) for name in names]
-        pictures = [name.removeprefix(self._top) for name in pictures]
-        if not pictures:
-            found = f"none among {len(self._names)} files"
-            raise SourceError(
-                subject=src, expected=f"pictures ({' '.join(sorted(SUFFIXES))})", found=found, hint=_HIDDEN
-            )
-        self.classes = classes_of(src, pictures, labels, wanted)
-        if self.classes is not None and wanted is None:
-            check_no_empty(src, folders, self._names)
-
     def items(self) -> Sequence[Item]:
         """The paths of all files in SRC, with what is known about an object of a store."""
-        return [(name, *self._files.facts(self._top + name)) for name in self._names]
+        return self._folders.items()
 
     def expect(self, items: Sequence[Item]) -> None:
         """Begin to read these pictures, if that takes long.
@@ -143,11 +113,7 @@ class ImageFolder:
         Args:
             items: Some of `items`, in the order in which `sample` is called with them.
         """
-        self._files.expect([(self._top + name, *facts) for name, *facts in items if suffix_of(name) in SUFFIXES])
-
-    def __getstate__(self) -> dict[str, Any]:
-        names = None if self.travels else self._names  # a worker is given the items that it converts
-        return {**self.__dict__, "_names": names}
+        self._folders.expect(items)
 
     def stamp(self, item: Item) -> object:
         """Size and modification time of a picture's file.
@@ -155,7 +121,7 @@ class ImageFolder:
         Args:
             item: one of `items`.
         """
-        return self._files.stamp(self._top + item[0]) if suffix_of(item[0]) in SUFFIXES else None
+        return self._folders.stamp(item)
 
     def sample(self, item: Item) -> Mapping[str, Any]:
         """Convert one picture. Every byte is checked, so that truncated files are rejected.
@@ -163,17 +129,11 @@ class ImageFolder:
         Args:
             item: one of `items`.
         """
-        name = item[0]
-        if not is_text(name):
-            raise SourceError("its name is not UTF-8")
-        if suffix_of(name) not in SUFFIXES:
-            raise SourceError(
-                expected=f"a picture's suffix ({' '.join(sorted(SUFFIXES))})", found=suffix_of(name) or "none"
-            )
-        image, width, height = self._changes.applied(self._files.read(self._top + name, *item[1:]))
-        sample = {"image": image, "path": name, "height": height, "width": width}
+        self._folders.check(item)
+        image, width, height = self._changes.applied(self._folders.read(item))
+        sample = {"image": image, "path": item[0], "height": height, "width": width}
         if self.classes is not None:
-            sample["label"] = self._numbers[name.split("/", 1)[0]]
+            sample["label"] = self._folders.label(item)
         return sample
 
 

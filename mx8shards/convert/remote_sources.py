@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from mx8shards.convert.tarball import MOST_BYTES, Tar
+from mx8shards.convert.file_kinds import FileKind
+from mx8shards.convert.tarball import Tar
 from mx8shards.errors import RemoteError, SettingError, SourceError
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.store import Store
@@ -29,19 +30,19 @@ _NEAR = 4  # blocks: if the next header is no farther, what lies between is read
 _AGAIN = "running the same command again converts the changed files and reuses the rest"
 
 
-def open_remote(text: str) -> RemoteFolder | RemoteTar:
+def open_remote(text: str, kind: FileKind) -> RemoteFolder | RemoteTar:
     """Open the URL of a folder or, if it is the key of an object, of a tar."""
     link = parse_any(text)
     assert isinstance(link, RemoteLink)
     if link.snapshot is not None or link.refresh:
-        raise SettingError(subject="src", expected="the URL of pictures or of a tar", found=f"{link}, a dataset's link")
+        raise SettingError(subject="src", expected="the URL of a folder or of a tar", found=f"{link}, a dataset's link")
     above, _, name = link.url.rpartition("/")
     if not above.endswith("/") and not above.endswith(":"):  # not the root of a bucket
         with contextlib.closing(open_store(above)) as store:
             found = store.head(name)
         if found is not None and found.size_bytes:
-            return RemoteTar(above, name, found.size_bytes, found.etag)
-    return RemoteFolder(link.url)
+            return RemoteTar(above, name, found.size_bytes, found.etag, kind)
+    return RemoteFolder(link.url, kind)
 
 
 class _Read(NamedTuple):
@@ -127,8 +128,9 @@ class RemoteFolder:
 
     state = None  # the size and ETag of each object are in its item
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, kind: FileKind) -> None:
         self._reader = _Reader(url)
+        self._kind = kind
         self._listed: dict[str, tuple[int, str]] = {}
         self._list()
 
@@ -147,7 +149,7 @@ class RemoteFolder:
             if "/." not in f"/{key}" and (facts[0] or key not in folders):
                 self._listed[key] = facts
         if not self._listed:
-            expected = "a folder of pictures, or the key of a .tar"
+            expected = f"a folder of {self._kind.name}, or the key of a .tar"
             raise SourceError(subject=self._reader.url, expected=expected, found="no objects below this URL")
 
     def names(self) -> list[str]:
@@ -168,21 +170,22 @@ class RemoteFolder:
 
     def expect(self, items: Iterable[Sequence[Any]]) -> None:
         """Begin to read these items, given by names and facts."""
-        fitting = ((name, _Read(name, 0, size, etag)) for name, size, etag in items if size <= MOST_BYTES)
+        fitting = ((name, _Read(name, 0, size, etag)) for name, size, etag in items if size <= self._kind.most_bytes)
         self._reader.expect(fitting)
 
     def read(self, name: str, size: int, etag: str) -> bytes:
         """Read an object. SourceError for one that is too large."""
-        if size > MOST_BYTES:
-            raise SourceError(expected=f"at most {MOST_BYTES} bytes", found=f"{size}")
+        if size > self._kind.most_bytes:
+            raise self._kind.too_large(size)
         return self._reader.read(name, _Read(name, 0, size, etag))
 
 
 class RemoteTar(Tar):
     """The files in an uncompressed tar that is an object."""
 
-    def __init__(self, url: str, key: str, size: int, etag: str) -> None:
+    def __init__(self, url: str, key: str, size: int, etag: str, kind: FileKind) -> None:
         self._reader = _Reader(url)
+        self._kind = kind
         self._object = _Read(key, 0, size, etag)
         self._scan(f"{url}/{key}")
 

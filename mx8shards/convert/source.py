@@ -5,7 +5,7 @@ A source is an object with the methods of `Source`. It is made by a function or 
 `Args:` of its docstring: `convert_from` takes them as keywords, and the command line is generated from them
 (`cli/signatures.py`).
 
-Recipes may also use `picture_checks.checked_picture` and `tarball.Tar`.
+Recipes may also use `picture_checks.checked_picture`, `video_changes.checked_video` and `tarball.Tar`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from typing import Any, Protocol
 
 from mx8shards.errors import SettingError, SourceError, shown
 
-BUILT_IN = {"imagefolder": "pictures in folders, one folder per class"}
+BUILT_IN = {
+    "imagefolder": "pictures in folders, one folder per class",
+    "videofolder": "videos in folders, or named by a list",
+}
 
 # Names of convert_from's parameters and of the command's own options, which no option of a recipe may have.
 RESERVED = frozenset(
@@ -43,6 +46,8 @@ class Source(Protocol):
     - `counts`: a mapping of names to numbers of events during conversion, which are reported.
     - `packages`: names of the installed packages whose versions affect the samples.
     - `features`: a JSON object of other facts that affect the samples.
+    - `versions`: a JSON object of versions to record in the metadata.
+    - `group(item)`: items of one group are in one split. Default: each item is a group, named by it.
     - `expect(items)`: called before these items are converted in this order, so that they may be read ahead.
     - `travels`: True if workers shall get this object, pickled, instead of opening the source again: because listing
       its items takes long. Then `items` is not called in workers.

@@ -9,14 +9,16 @@ macOS's "._x") are hidden and skipped. Everything else is listed, also unreadabl
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
+from mx8shards.convert.file_kinds import PICTURES, FileKind
 from mx8shards.convert.reasons import is_about_file
-from mx8shards.convert.tarball import MOST_BYTES, Tar
-from mx8shards.disk.files import read_bounded
+from mx8shards.convert.tarball import Tar
+from mx8shards.disk.files import open_regular, read_bounded
 from mx8shards.errors import FormatError, SettingError, SourceError, shown
 from mx8shards.shards.links import is_url
 
@@ -50,14 +52,18 @@ def user_path(text: str | os.PathLike[str]) -> Path:
 
 
 class Folder:
-    """The files in a folder and its subfolders. Symlinks are followed, except to a parent folder."""
+    """The files in a folder and its subfolders. Symlinks are followed, except to a parent folder.
+
+    `kind` limits the size of a file.
+    """
 
     state = None  # `stamp` gives the state of each file
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, kind: FileKind = PICTURES) -> None:
         if not root.is_dir():
             raise SourceError(expected="a folder, or a .tar file", found=_kind_of(root), subject=str(root))
         self._root = root
+        self._kind = kind
 
     def names(self) -> list[str]:
         """The paths of all files, sorted."""
@@ -134,14 +140,28 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """Read a file. SourceError for a device or a pipe, which might never end, and for a file that is too large."""
-        try:
-            return read_bounded(self._root / name, MOST_BYTES)
-        except OSError as error:
-            if not is_about_file(error):
-                raise
-            raise SourceError(f"cannot be read: {error.strerror}") from error
-        except FormatError as error:
-            raise SourceError(expected=error.expected, found=error.found) from None
+        with _reasons():
+            try:
+                return read_bounded(self._root / name, self._kind.most_bytes)
+            except FormatError as error:
+                hint = self._kind.hint
+                raise SourceError(expected=error.expected, found=error.found, hint=hint) from None
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file of any size."""
+        with _reasons():
+            return open(open_regular(self._root / name), "rb")
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    """Convert an OSError that is about the file to SourceError."""
+    try:
+        yield
+    except OSError as error:
+        if not is_about_file(error):
+            raise
+        raise SourceError(f"cannot be read: {error.strerror}") from error
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
@@ -162,11 +182,11 @@ def _kind_of(path: Path) -> str:
 Files: TypeAlias = "Folder | Tar | RemoteFolder"
 
 
-def open_files(src: str | os.PathLike[str]) -> Files:
+def open_files(src: str | os.PathLike[str], kind: FileKind = PICTURES) -> Files:
     """Open a folder or a tar, by its path or URL. SourceError if `src` is neither."""
     if is_url(text := os.fspath(src)):
         from mx8shards.convert.remote_sources import open_remote  # only for URLs
 
-        return open_remote(text)
+        return open_remote(text, kind)
     path = user_path(src)
-    return Tar(path) if path.is_file() else Folder(path)
+    return Tar(path, kind=kind) if path.is_file() else Folder(path, kind)

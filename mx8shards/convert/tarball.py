@@ -20,11 +20,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mx8shards.convert.file_kinds import PICTURES, FileKind
 from mx8shards.convert.reasons import is_about_file
 from mx8shards.disk.files import open_regular
 from mx8shards.errors import RemoteError, SourceError, error_text
-
-MOST_BYTES = 1 << 28  # per file: our decoders take no larger picture, and a sparse file may claim any size
 
 _BLOCK = 512
 _MOST_LINKS = 40  # Linux's own limit for chains of links
@@ -51,11 +50,15 @@ class _Place(NamedTuple):
 class Tar:
     """The files in an uncompressed tar. Links inside the tar are followed.
 
-    `begin` and `size` are the offset and size of the tar in the file `path`, if it is not the whole file.
+    `begin` and `size` are the offset and size of the tar in the file `path`, if it is not the whole file. `kind` limits
+    the size of a file.
     """
 
-    def __init__(self, path: Path, begin: int = 0, size: int | None = None) -> None:
+    _kind = PICTURES
+
+    def __init__(self, path: Path, begin: int = 0, size: int | None = None, *, kind: FileKind = PICTURES) -> None:
         self._path = path
+        self._kind = kind
         self._scan(str(path), begin, size)
 
     def _scan(self, subject: str, begin: int = 0, size: int | None = None) -> None:
@@ -183,8 +186,9 @@ class Tar:
         begin, size = member.offset_data, member.size
         if _is_outside(_name_of(member.name)):
             return _Place(begin, size, fault="its path leads out of the tar")
-        if size > MOST_BYTES:
-            return _Place(begin, size, fault=f"expected at most {MOST_BYTES} bytes, got {size}")
+        limit = PICTURES if member.issparse() else self._kind  # a sparse file may claim any size
+        if size > limit.most_bytes:
+            return _Place(begin, size, fault=str(limit.too_large(size)))
         sparse: Sequence[tuple[int, int]] | None = getattr(member, "sparse", None)
         if not member.issparse() or sparse is None:
             return _Place(begin, size)

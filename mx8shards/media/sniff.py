@@ -35,6 +35,7 @@ _BEGINNINGS = (
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
     (b"\x1aE\xdf\xa3", "Matroska or WebM"),
+    (b"MX8PKT1\n", "packet index of a video"),
 )
 
 

@@ -62,7 +62,7 @@ def read_samples(samples: AllSamples, ids: Ids, get: Callable[[int], Any] | None
     shards = samples.locate(ids)
     rows = ids - samples.starts[shards]
     read = 0
-    if len(ids) >= _LEAST * len(np.unique(shards)):
+    if 0 < _LEAST * len(np.unique(shards)) <= len(ids):
         try:
             for sample in samples.read(shards, rows) or ():
                 yield sample

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from mx8shards.streaming.iteration_settings import (
 )
 from mx8shards.streaming.loader_batch import batch_size_of_dataloader
 from mx8shards.streaming.native_loader import loader_batch_size, native_loader
+from mx8shards.streaming.plan_ahead import PlanAhead
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
 from mx8shards.streaming.stream import Stream
 from mx8shards.streaming.stream_opening import open_stream
@@ -153,6 +155,7 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         self.epoch_size = Stream.apply_weights(streams, counts, epoch_size, self.shuffle_seed)
         self.length = ceil(self.epoch_size / self._parallel_rank_world.num_ranks)
         self._resume_point = ResumePoint()
+        self._ahead = PlanAhead()
 
     def __len__(self) -> int:
         """The number of samples of an epoch for one rank."""
@@ -177,19 +180,22 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         world = self._parallel_rank_world.detect_workers()
         self._resume(resumed)
         sample_in_epoch = resumed.sample_in_epoch if resumed else 0
-        plan = self._plan(world, epoch, sample_in_epoch, self.batch_size or batch_size_of_dataloader() or 1)
+        batch_size = self.batch_size or batch_size_of_dataloader() or 1
+        plan = self._ahead.take(*self._planned(world, epoch, sample_in_epoch, batch_size))
+        self._ahead.begin(self.epoch_size, *self._planned(world, epoch + 1, 0, batch_size))
         get = self.__getitem__ if self._is_overridden else None
         yield from samples_of(self._samples, plan, world, self.predownload, get)
 
-    def _plan(self, world: World, epoch: int, sample_in_epoch: int, batch_size: int) -> EpochPlan:
-        return plan_epoch(
-            self._epoch_settings(batch_size),
-            world.counts,
-            epoch,
-            sample_in_epoch,
-            initial_nodes=self.initial_physical_nodes,
-            reader=Reader(node=world.node, rank=world.rank_of_node, worker=world.worker_of_rank),
-        )
+    def _planned(
+        self, world: World, epoch: int, sample_in_epoch: int, batch_size: int
+    ) -> tuple[Hashable, Callable[[], EpochPlan]]:
+        """What the plan of an epoch depends on, and a function that makes it."""
+        settings, nodes = self._epoch_settings(batch_size), self.initial_physical_nodes
+        reader = Reader(node=world.node, rank=world.rank_of_node, worker=world.worker_of_rank)
+        key = (epoch, sample_in_epoch, batch_size, nodes, world.counts, reader)
+        make = partial(plan_epoch, initial_nodes=nodes, reader=reader)
+        key = (*key, *(getattr(self, name) for name in _OF_ORDER), *settings.shares.choose.tolist())
+        return key, partial(make, settings, world.counts, epoch, sample_in_epoch)
 
     def _epoch_settings(self, batch_size: int) -> EpochSettings:
         assert self.num_canonical_nodes is not None

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,23 @@ def ids(samples: list[dict[str, Any]]) -> list[int]:
 
 
 def read_all(source: Path, cache: Path) -> None:
+    os.setpgrp()  # so that the test can end the workers, too
     for _ in DataLoader(make(source, cache), batch_size=4, num_workers=2, collate_fn=ids):
         pass
 
 
 def killed_and_restarted(source: Path, cache: Path, cycles: int) -> None:
     """Kill jobs at random times in one directory, which nobody cleans, and read everything afterwards."""
-    rng = random.Random(cycles)
+    rng, jobs = random.Random(cycles), []
     for _ in range(cycles):
         job = forked(partial(read_all, source, cache))
         time.sleep(rng.uniform(0, 0.4))
         os.kill(job, signal.SIGKILL)
         os.waitpid(job, 0)
+        jobs.append(job)
+    for job in jobs:  # workers whose parent was killed read on for a while, beside the next job
+        with suppress(ProcessLookupError):
+            os.killpg(job, signal.SIGKILL)
     assert sorted(each["id"] for each in make(source, cache)) == list(range(400))
     assert len(list(cache.glob("*.mds"))) == make(source, cache).num_shards
     assert list(cache.glob(".shard*")) == []

@@ -34,7 +34,8 @@ def test_many_samples_at_once_equal_single_ones(columns: int, tmp_path: Path) ->
 
 def order_of(dataset: StreamingDataset) -> list[int]:
     dataset.state_dict(0, True)  # it sets what follows from other settings
-    plan = dataset._plan(dataset._parallel_rank_world, 0, 0, 10)
+    _, make = dataset._planned(dataset._parallel_rank_world, 0, 0, 10)
+    plan = make()
     return [i for i in plan.at(np.arange(len(plan))).tolist() if i >= 0]
 
 

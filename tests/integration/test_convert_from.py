@@ -76,7 +76,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], Any], str, str]] = {
     "source": (
         lambda src, out: mx8.convert_from("parquet", src, out),
         "source",
-        "imagefolder, or the path of a recipe",
+        "imagefolder, videofolder, or the path of a recipe",
     ),
     "no source": (lambda src, out: mx8.convert_from(3, src, out), "source", "got 3"),  # type: ignore[arg-type]
     "a class": (lambda src, out: mx8.convert_from(TextFolder, src, out), "source", "TextFolder"),  # type: ignore[arg-type]

@@ -313,7 +313,7 @@ def test_a_folder_without_folders_has_no_labels(tmp_path: Path, capsys: Capture)
 def test_pictures_beside_class_folders_are_refused_unless_labels_are_off(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "mixed", small_jpegs("1.jpg", "a/2.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
-    assert "1.jpg, which is in no folder (--labels none converts pictures without labels)" in complained
+    assert "1.jpg, which is in no folder (--labels none converts them without labels)" in complained
     assert not (tmp_path / "out").exists()
     run(capsys, src, tmp_path / "out", "--labels", "none")
     assert len(samples(tmp_path / "out")) == 2

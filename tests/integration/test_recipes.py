@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import mx8shards as mx8
 from mx8shards.media.tiles import untile
 from tests.pictures import jpeg
 from tests.pixels import picture
+from tests.videos import video
 
 SYNSETS = ("n01440764", "n01443537", "n02123045")
 
@@ -32,8 +33,8 @@ def tar_of(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def convert(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mx8shards.convert", str(repository / "converters" / "imagenet.py"), *arguments]
+def convert(repository: Path, *arguments: str, recipe: str = "imagenet") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mx8shards.convert", str(repository / f"converters/{recipe}.py"), *arguments]
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
 
 
@@ -143,3 +144,62 @@ def test_damaged_pictures_are_rejects_and_cmyk_becomes_rgb(
         assert [sample["path"] for sample in dataset] == ["n01440764/1.JPEG", "n01440764/4.JPEG"]
         assert untile(dataset[0]["image"]) == jpegs[0]
         assert Image.open(io.BytesIO(untile(dataset[1]["image"]))).mode == "RGB"
+
+
+def write_videos(root: Path, names: Sequence[str]) -> Path:
+    """Videos of different codecs under these names."""
+    for name, codec in zip(names, ("h264", "mpeg4", "vp9"), strict=False):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(video(codec).data)
+    return root
+
+
+def test_lists_of_ucf101_choose_its_videos(tmp_path: Path, repository: Path) -> None:
+    names = ["Archery/v_Archery_g01_c01.avi", "Biking/v_Biking_g01_c01.avi", "Biking/v_Biking_g08_c02.avi"]
+    src = write_videos(tmp_path / "UCF-101", names)
+    (tmp_path / "trainlist01.txt").write_text(f"{names[2]} 2\n{names[0]} 1\nBiking/v_Biking_g09_c01.avi 2\n")
+    arguments = (str(src), str(tmp_path / "trainlist01.txt"), str(tmp_path / "train"))
+    done = convert(repository, *arguments, recipe="ucf101")
+    assert done.returncode == 4, done.stderr
+    with mx8.Dataset(tmp_path / "train") as dataset:
+        assert dataset.metadata["classes"] == ["Archery", "Biking"]
+        assert [(sample["path"], sample["label"]) for sample in dataset] == [(names[2], 1), (names[0], 0)]
+        assert dataset.metadata["videos"] == {"video": {"packets": "packets", "format": "packets 1"}}
+        assert dataset[0]["frames"] == 40
+
+
+def test_annotations_of_kinetics_name_clips_by_their_times(tmp_path: Path, repository: Path) -> None:
+    names = ["-3B32lodo2M_000059_000069.mp4", "riding a bike/0wR5jVB-WPk_000417_000427.mp4"]
+    src = write_videos(tmp_path / "train", names)
+    lines = ["label,youtube_id,time_start,time_end,split", "abseiling,-3B32lodo2M,59,69,train"]
+    lines += ["riding a bike,0wR5jVB-WPk,417,427,train", "abseiling,gone,1,11,train"]
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    arguments = (str(src), str(tmp_path / "train.csv"), str(tmp_path / "data"), "--max-side", "48")
+    done = convert(repository, *arguments, recipe="kinetics")
+    assert done.returncode == 4, done.stderr
+    with mx8.Dataset(tmp_path / "data") as dataset:
+        assert dataset.metadata["classes"] == ["abseiling", "riding a bike"]
+        assert [sample["path"] for sample in dataset] == [name.split("/")[-1] for name in names]
+        assert [(sample["label"], sample["codec"], sample["width"]) for sample in dataset] == [
+            (0, "h264", 48),
+            (1, "h264", 48),
+        ]
+
+
+def test_templates_of_something_something_are_its_classes(tmp_path: Path, repository: Path) -> None:
+    src = write_videos(tmp_path / "videos", ["78687.webm", "42326.webm"])
+    (tmp_path / "labels.json").write_text(json.dumps({"Holding something": "0", "Turning something upside down": "1"}))
+    entries = [
+        {"id": "42326", "label": "turning cup upside down", "template": "Turning [something] upside down"},
+        {"id": "78687", "label": "holding potato", "template": "Holding [something]", "placeholders": ["potato"]},
+    ]
+    (tmp_path / "train.json").write_text(json.dumps(entries))
+    arguments = (str(src), str(tmp_path / "train.json"), str(tmp_path / "labels.json"), str(tmp_path / "data"))
+    done = convert(repository, *arguments, recipe="something_something")
+    assert done.returncode == 0, done.stderr
+    with mx8.Dataset(tmp_path / "data") as dataset:
+        assert dataset.metadata["classes"] == ["Holding something", "Turning something upside down"]
+        assert [(sample["path"], sample["label"], sample["caption"]) for sample in dataset] == [
+            ("42326.webm", 1, "turning cup upside down"),
+            ("78687.webm", 0, "holding potato"),
+        ]

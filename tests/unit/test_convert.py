@@ -589,7 +589,7 @@ def test_with_rejects_the_exit_code_is_4_and_the_report_is_printed(
 NOT_A_RECIPE = "def open(src): pass"
 USAGE: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "no source": (lambda place: ["convert"], "SOURCE"),
-    "an unknown source": (lambda place: ["convert", "parquet", "a", "b"], "imagefolder, or the path of a recipe"),
+    "an unknown source": (lambda place: ["convert", "parquet", "a", "b"], "videofolder, or the path of a recipe"),
     "a folder alone": (lambda place: ["convert", str(place.root), "out"], "(mx8shards convert imagefolder "),
     "a missing recipe": (lambda place: ["convert", str(place.root / "no.py"), "a"], "no.py"),
     "no recipe": (lambda place: ["convert", str(place.root / "half.py"), "a"], "a function or class open_source"),

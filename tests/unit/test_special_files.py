@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from mx8shards.convert.file_kinds import PICTURES
 from mx8shards.convert.source_files import open_files
-from mx8shards.convert.tarball import MOST_BYTES
 from mx8shards.disk import publish
 from mx8shards.disk.files import open_regular, read_bounded
 from mx8shards.disk.map import ReadFile
@@ -251,7 +251,7 @@ def test_a_picture_must_be_a_regular_file(put: Callable[[Path], None], tmp_path:
 def test_a_huge_sparse_picture_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "it.jpg").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(SourceError, match=f"at most {MOST_BYTES} bytes"):
+    with pytest.raises(SourceError, match=f"at most {PICTURES.most_bytes} bytes"):
         open_files(tmp_path).read("it.jpg")
 
 

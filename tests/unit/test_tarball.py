@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mx8shards.convert import source_files, tarball
+from mx8shards.convert.file_kinds import PICTURES
 from mx8shards.convert.source_files import Folder, user_path
 from mx8shards.convert.tarball import Tar
 from mx8shards.errors import SettingError, SourceError
@@ -121,7 +122,7 @@ def test_a_damaged_sparse_map_rejects_only_that_file(name: str, tmp_path: Path) 
 def test_listing_a_sparse_file_of_any_size_takes_no_memory(tmp_path: Path) -> None:
     records = {"GNU_sparse_map": "0,10", "GNU_sparse_size": str(1 << 50), "GNU_sparse_name": "bad"}
     tar = Tar(made(tmp_path, pax(**records), file("stored", bytes(10)), GOOD, END))
-    with pytest.raises(SourceError, match=f"expected at most {tarball.MOST_BYTES} bytes, got {1 << 50}"):
+    with pytest.raises(SourceError, match=f"expected at most {PICTURES.most_bytes} bytes, got {1 << 50}"):
         tar.read("bad")
     assert tar.read("good") == b"good" * 300
 

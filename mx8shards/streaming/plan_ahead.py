@@ -1,0 +1,70 @@
+"""How is the order of the next epoch computed while this one runs, so that there is no pause between them?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any
+
+from torch.utils.data import get_worker_info
+
+from mx8shards.loading.execution.threads import start_thread
+from mx8shards.order.mosaicml.epoch_plan import EpochPlan
+
+_LEAST_SAMPLES = 1 << 18  # a smaller epoch's order takes a few milliseconds
+
+Make = Callable[[], EpochPlan]
+
+
+class PlanAhead:
+    """The plan of the next epoch, made in a thread. It belongs to one process: copies begin without one."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._key: Hashable = None
+        self._made: Future[EpochPlan] | None = None
+        self._is_first = True
+
+    def take(self, key: Hashable, make: Make) -> EpochPlan:
+        """The plan with this key: the one made ahead, if it is that, or a new one.
+
+        Args:
+            key: Everything that the plan depends on.
+            make: A function that makes it.
+        """
+        made = self._made if self._key == key and self._process == os.getpid() else None
+        self._key = self._made = None
+        if made is not None and made.exception() is None:
+            return made.result()
+        return make()
+
+    def begin(self, samples: int, key: Hashable, make: Make) -> None:
+        """Begin to make a plan, unless it is quick to make, or this may be the last epoch of this process.
+
+        Args:
+            samples: The number of samples of an epoch.
+            key: Everything that the plan depends on.
+            make: A function that makes it.
+        """
+        if self._process != os.getpid():
+            self._process, self._is_first = os.getpid(), True
+        may_be_last = self._is_first and get_worker_info() is not None  # only persistent workers have a second epoch
+        self._is_first = False
+        if samples < _LEAST_SAMPLES or may_be_last:
+            return
+        self._key, self._made = key, Future()
+        start_thread(self, "plan-ahead", _make, make, self._made)
+
+    def stop(self) -> None:
+        """Nothing: the thread ends by itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PlanAhead, ()
+
+
+def _make(make: Make, made: Future[EpochPlan]) -> None:
+    try:
+        made.set_result(make())
+    except BaseException as error:  # noqa: BLE001 - the iteration that needs the plan makes it again, and raises this
+        made.set_exception(error)
