@@ -73,31 +73,30 @@ def batched(
 
 
 def first_sample(adapter: str, root: str, options: dict[str, Any]) -> Numbers:
-    """The time until a shuffled epoch's first sample, and the most memory until then.
-
-    Then the pause between an epoch's end and the first sample of the next: a state of the first epoch's end is loaded,
-    and its last samples are read as a training loop does, in steps that take a while.
-    """
+    """The time until a shuffled epoch's first sample, and the most memory until then."""
     import_all(adapter)
     before = process_tree.anonymous_mb()
     with Measured() as whole, process_tree.Peak(every_s=0.02) as peak:
-        start = time.perf_counter()
-        dataset = open_with(adapter, "open_samples", root, options)
-        opened_s = time.perf_counter() - start
-        iterator = iter(dataset)
+        iterator = iter(open_with(adapter, "open_samples", root, options))
+        opened_s = whole.elapsed_s()
         next(iterator)
-        first_s = time.perf_counter() - start
-        del iterator
+        first_s = whole.elapsed_s()
+    return {"first_sample_s": first_s, "open_s": opened_s, "anonymous_mb": peak.mb - before, **whole.numbers}
+
+
+def pause(adapter: str, root: str, options: dict[str, Any]) -> Numbers:
+    """The pause between an epoch's end and the first sample of the next.
+
+    A state of the epoch's end is loaded, and its last samples are read as in training, in steps that take a while.
+    """
+    import_all(adapter)
+    with Measured() as whole:
+        dataset = open_with(adapter, "open_samples", root, options)
+        next(iter(dataset))
         state = dataset.state_dict(0, from_beginning=True)
         dataset.load_state_dict({**state, "epoch": 1, "sample_in_epoch": dataset.size - _STEPS})
         pause_s = _pause(dataset)
-    return {
-        "first_sample_s": first_s,
-        "open_s": opened_s,
-        "pause_ms": 1000 * pause_s,
-        "anonymous_mb": peak.mb - before,
-        **whole.numbers,
-    }
+    return {"pause_ms": 1000 * pause_s, **whole.numbers}
 
 
 def _pause(dataset: Any) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmarks import data, loader_contenders, per_sample
 from benchmarks.harness import Column, Job, Target, Wanted
 from benchmarks.loader_contenders import ARRAYS, BLOBS, Contender, Kind, Options, Reading
+from benchmarks.process import Numbers
 
 NEEDS_BYTES = 2_500_000_000
 NOTES = """\
@@ -16,7 +18,7 @@ NOTES = """\
   shuffled, and one byte per page of every value is touched.
 - One process: `for sample in dataset`, whole epochs, without a DataLoader. Columns are decoded.
 - 2 workers: the DataLoader of each library, whose batches are collated to tensors, which workers send through shared
-  memory. streaming and litdata may use one, two or four workers, whichever was fastest. The control is torch's
+  memory. streaming and litdata may use two or four workers, whichever was faster. The control is torch's
   DataLoader with two workers over samples that are ready: no other can be faster.
 - dataset[i], 2 workers: torch's DataLoader with two forked workers over `Subset(dataset, order)`.
 - streaming: `predownload` for more samples than there are. litdata: with and without `batch_decode`.
@@ -39,6 +41,7 @@ OURS, MOSAIC, LIT = "mx8shards.streaming", "streaming", "litdata"
 LOCAL, READY, BARE = "streaming LocalDataset", "ready samples", "bare torch workers"
 SIZES = {"10⁶": 10, "10⁸": 1_000}  # sparse shards
 PER_SHARD, SAMPLE_BYTES = 100_000, 64
+PAUSE = "10⁶ samples, between epochs"
 FORKED, SPAWNED = "32 forked workers", "4 spawned workers"
 
 
@@ -52,7 +55,7 @@ class Samples(NamedTuple):
     batch_size: int
 
 
-# both counts are multiples of the batches of four workers
+# both totals are multiples of the batches of four workers
 KINDS = (Samples(ARRAYS, "arrays", "array", 40_960, 256), Samples(BLOBS, "blobs", "image", 2_560, 64))
 
 
@@ -97,16 +100,19 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
     """All contenders of each group."""
     found = []
     for samples in _kinds(quick):
-        for asked, contenders in _readings(directory / samples.folder, samples, 0.05 if quick else 1.0):
+        for asked, contenders in _readings(directory / samples.folder, samples, 0.05 if quick else 0.7):
             chosen = [contenders[0], contenders[-1]] if quick else contenders
             found += loader_contenders.jobs(asked, chosen, quick=quick)
-    found += [job for size in _sizes(quick) for job in _first_samples(directory / size, size)]
-    return found + ([] if quick else _starts(directory / "10⁶"))
+    found += [job for size in _sizes(quick) for job in _first_samples(directory, size)]
+    if quick:
+        return found
+    few = directory / "10⁶"
+    return found + _pair(per_sample.pause, PAUSE, few, {"shuffle_block_size": None}) + _starts(few)
 
 
 def _readings(root: Path, samples: Samples, seconds: float) -> list[tuple[Reading, list[Contender]]]:
     """The tasks that read samples, and who does them."""
-    counts, batches = [{"workers": n} for n in (2, 1, 4)], {"samples": samples.total, "batch_size": samples.batch_size}
+    counts, batches = [{"workers": n} for n in (2, 4)], {"samples": samples.total, "batch_size": samples.batch_size}
     decoding: list[Options] = [{}, {"batch_decode": 0}]
     loaded = batches | {"seconds": seconds, "opener": "open_loader"}
     found = batches | {"seconds": seconds, "opener": "open_indexed"}
@@ -142,42 +148,42 @@ def _readings(root: Path, samples: Samples, seconds: float) -> list[tuple[Readin
     ]
 
 
-def _first_samples(root: Path, size: str) -> list[Job]:
+def _first_samples(directory: Path, size: str) -> list[Job]:
     """The drop-in and streaming, which is slow with many samples."""
-    options: dict[str, Any] = {"shuffle_block_size": None}
-    arguments = {"root": str(root), "options": options}
-
-    def job(contender: str, adapter: str, needs: str, rounds: int | None) -> Job:
-        return Job(
-            group=first_sample(size),
-            contender=contender,
-            run=per_sample.first_sample,
-            arguments={"adapter": adapter, **arguments},
-            needs=needs,
-            rounds=rounds,
-        )
-
     slow = 1 if SIZES[size] > 100 else None
-    return [job(OURS, "ours_streaming", "", None), job(MOSAIC, "mosaicml", "streaming", slow)]
+    group, root = first_sample(size), directory / size
+    return _pair(per_sample.first_sample, group, root, {"shuffle_block_size": None}, slow)
 
 
-def _starts(root: Path) -> list[Job]:
-    """Many forked workers, and some spawned ones, which import everything again."""
+def _pair(
+    run: Callable[..., Numbers], group: str, root: Path, options: Options, peer_rounds: int | None = None
+) -> list[Job]:
+    """A job of the drop-in, and one of streaming."""
     return [
         Job(
             group=group,
             contender=contender,
-            run=per_sample.started,
-            arguments={"adapter": adapter, "root": str(root), "options": {"workers": workers, "start": start}},
+            run=run,
+            arguments={"adapter": adapter, "root": str(root), "options": options},
             needs=needs,
+            rounds=rounds,
         )
-        for group, workers, start in ((FORKED, 32, "fork"), (SPAWNED, 4, "spawn"))
-        for contender, adapter, needs in (
-            (OURS, "ours_streaming", ""),
-            (MOSAIC, "mosaicml", "streaming"),
-            (BARE, "ready_samples", ""),
+        for contender, adapter, needs, rounds in (
+            (OURS, "ours_streaming", "", None),
+            (MOSAIC, "mosaicml", "streaming", peer_rounds),
         )
     ]
+
+
+def _starts(root: Path) -> list[Job]:
+    """Many forked workers, and some spawned ones, which import everything again. Bare ones are the control."""
+    found = []
+    for group, workers, start in ((FORKED, 32, "fork"), (SPAWNED, 4, "spawn")):
+        options: Options = {"workers": workers, "start": start}
+        mine, peer = _pair(per_sample.started, group, root, options)
+        bare = replace(mine, contender=BARE, arguments=mine.arguments | {"adapter": "ready_samples"})
+        found += [mine, peer, bare]
+    return found
 
 
 def targets() -> list[Target]:
