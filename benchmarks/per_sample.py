@@ -21,7 +21,7 @@ def open_with(adapter: str, opener: str, root: str, options: dict[str, Any]) -> 
 
 def import_all(adapter: str) -> None:
     """Import torch and what the adapter needs, so that neither counts."""
-    for module in ("torch", f"benchmarks.adapters.{adapter}"):
+    for module in ("torch", "numpy.random", f"benchmarks.adapters.{adapter}"):
         importlib.import_module(module)
 
 

@@ -6,6 +6,9 @@ from functools import partial
 
 from benchmarks.adapters import streaming_classes
 from mx8shards import streaming
+from mx8shards.streaming import StreamingDataLoader, StreamingDataset
+
+LOADED = (StreamingDataset, StreamingDataLoader)  # the package imports its modules when a class is first used
 
 open_samples = partial(streaming_classes.open_samples, streaming)
 open_loader = partial(streaming_classes.open_loader, streaming)
