@@ -36,6 +36,7 @@ HTTP, HTTPS, LIMITED = "http", "https", "http, 200 MB/s"
 CERTIFICATE, ENDPOINTS = "certificate.pem", "endpoints.json"
 
 STEP = 1 << 20
+PART_BYTES = 8 << 20
 
 
 class Rate:
@@ -112,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
             counts["list"] += 1
             self._answer(200, self._listing(path, parts.query), {"Content-Type": "application/xml"})
             return
-        counts["head" if self.command == "HEAD" else "range" if "Range" in self.headers else "get"] += 1
+        counts["head" if self.command == "HEAD" else _kind(self.headers.get("Range", ""))] += 1
         self._object(self.server.root / path)
 
     def _object(self, path: Path) -> None:
@@ -182,6 +183,14 @@ class Handler(BaseHTTPRequestHandler):
             f"<ListBucketResult><Name>{bucket}</Name><Prefix>{escape(prefix)}</Prefix><KeyCount>{len(rows)}</KeyCount>"
             f"<MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>{''.join(rows)}</ListBucketResult>"
         ).encode()
+
+
+def _kind(asked: str) -> str:
+    """Which kind of GET has this Range header: a whole object, a part of at most 8 MiB, or a longer range."""
+    span = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
+    if span is None:
+        return "range" if asked else "get"
+    return "part" if int(span[2]) - int(span[1]) < PART_BYTES else "range"
 
 
 # for those who measure --------------------------------------------------------------------------------------------

@@ -54,8 +54,8 @@ class Dataset:
             `$MX8SHARDS_CACHE` or, without it, below `$XDG_CACHE_HOME/mx8shards`.
         cache_limit: For a URL, the most bytes of shards to keep there, as a number or as `"500gb"`. Those that are
             needed last are removed. None: all are kept.
-        keep_zip: For a URL, keep compressed shards as they are, and unpack them into `cache_dir`. False: they are
-            unpacked when they arrive.
+        keep_zip: For a URL, keep compressed shards as they are, and unpack them into `cache_dir` or, with a
+            `cache_limit`, within that limit. False: they are unpacked when they arrive.
         deadline_s: For a URL, how many seconds the store may fail to answer before that is an error.
 
     `dataset[i]` is a dict of Python values by column name, `dataset[2:5]` and `dataset[[4, 1]]` are lists of them.

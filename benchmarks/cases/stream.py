@@ -29,7 +29,8 @@ NOTES = """\
   without workers or with two, whichever was quicker.
 - s5cmd, then mx8shards: `s5cmd cp` of everything, then the epochs from local files. Local: the files are local before.
 - Fetched: bytes that the server sent until the end of the first epoch, for each byte of the dataset. Requests: beyond
-  one for each shard. Over the bandwidth: the first epoch's time, for each second that the bytes take at 200 MB/s.
+  one for each shard, without ranges of at most 8 MiB, in which mx8shards fetches the first shards. Over the bandwidth:
+  the first epoch's time, for each second that the bytes take at 200 MB/s.
 """
 COLUMNS = (
     Column(title="first epoch, s", number="first_epoch_s", digits=2),

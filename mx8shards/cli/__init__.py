@@ -150,6 +150,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def add_deadline(parser: argparse.ArgumentParser) -> None:
+    """Add the option --deadline-s of commands that may ask a store."""
+    text = "of a URL: how many seconds its store may fail to answer before that is an error (default: 300)"
+    parser.add_argument("--deadline-s", type=float, default=300.0, metavar="SECONDS", help=text)
+
+
 def add_link(parser: argparse.ArgumentParser, name: str = "link", kind: str = "") -> None:
     """Add the argument LINK, or a link of another name. `kind` begins its help."""
     where = "a dataset's directory or URL (s3://bucket/train)"

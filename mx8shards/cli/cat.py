@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from mx8shards.cli import add_link
+from mx8shards.cli import add_deadline, add_link
 
 if TYPE_CHECKING:
     from mx8shards.dataset import Dataset
@@ -23,6 +23,7 @@ _FILES = frozenset(("jpeg", "png"))  # encodings whose payload is a file and who
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_link(parser)
+    add_deadline(parser)
     parser.add_argument(
         "--sample",
         type=int,
@@ -51,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     if whole and (len(args.column or ()) != 1 or len(args.sample or ()) != 1 or args.json):
         args.parser.error(f"{'--raw' if args.raw else '--original'} takes one --sample, one --column and no --json")
     # raw payloads are not decoded, so unsafe encodings (pickle) are allowed
-    with Dataset(current_link(args.link), columns=args.column, allow_pickle=whole) as dataset:
+    with Dataset(
+        current_link(args.link, args.deadline_s), columns=args.column, allow_pickle=whole, deadline_s=args.deadline_s
+    ) as dataset:
         sample_ids = _sample_ids(dataset, args.sample, args.link)
         if whole:
             payload = dataset.payload(sample_ids[0], args.column[0])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from mx8shards.cli import add_link
+from mx8shards.cli import add_deadline, add_link
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_link(parser, "a", "the earlier snapshot: ")
     add_link(parser, "b", "the later snapshot: ")
+    add_deadline(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     from mx8shards.maintain.report import ranges
 
     with progress("diff") as tell:
-        found = diff(args.a, args.b, progress=tell)
+        found = diff(args.a, args.b, deadline_s=args.deadline_s, progress=tell)
     if args.json:
         show_json(found.to_json())
         return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from mx8shards.cli import add_deadline
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
@@ -17,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DAYS",
         help="of a URL, keep objects that are younger than this (7): writers and readers may still need them",
     )
+    add_deadline(parser)
 
 
 def days(text: str) -> float:
@@ -45,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     from mx8shards.shards.links import parse_link
 
     with progress("gc") as tell:
-        removed = gc(args.link, keep=args.keep, older_than_days=args.older_than, progress=tell)
+        removed = gc(
+            args.link, keep=args.keep, older_than_days=args.older_than, deadline_s=args.deadline_s, progress=tell
+        )
     if args.json:
         show_json(removed.to_json())
         return 0

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from mx8shards import __version__
-from mx8shards.cli import add_link
+from mx8shards.cli import add_deadline, add_link
 
 if TYPE_CHECKING:
     from mx8shards.maintain.info import Info
@@ -18,6 +18,7 @@ _SHOWN_CHARS = 200
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_link(parser)
+    add_deadline(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from mx8shards.cli.output import show_fields, show_json
     from mx8shards.maintain.info import info
 
-    found = info(args.link)
+    found = info(args.link, deadline_s=args.deadline_s)
     if args.json:
         show_json(found.to_json())
     else:

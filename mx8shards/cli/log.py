@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from mx8shards.cli import add_link
+from mx8shards.cli import add_deadline, add_link
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_link(parser)
+    add_deadline(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -17,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     from mx8shards.cli.output import id_text, show_json, show_table, size_text
     from mx8shards.maintain.log import log
 
-    entries = log(args.link)
+    entries = log(args.link, deadline_s=args.deadline_s)
     if args.json:
         show_json([entry.to_json() for entry in entries])
         return 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from mx8shards.cli import add_link
+from mx8shards.cli import add_deadline, add_link
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_link(parser)
+    add_deadline(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -17,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     from mx8shards.cli.output import show_json, show_table
     from mx8shards.maintain.info import list_shards
 
-    shards = list_shards(args.link)
+    shards = list_shards(args.link, deadline_s=args.deadline_s)
     if args.json:
         show_json([shard.to_json() for shard in shards])
         return 0

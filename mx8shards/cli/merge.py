@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from mx8shards.cli import add_deadline
 from mx8shards.cli.sync import add_single_writer
 
 HOWS = {
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a JSON object: the metadata of the merged dataset (default: the union of the parts' metadata)",
     )
     add_single_writer(parser)
+    add_deadline(parser)
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             metadata=args.metadata,
             progress=tell,
             single_writer=args.single_writer,
+            deadline_s=args.deadline_s,
         )
     if args.json:
         show_json({"snapshot": snapshot})

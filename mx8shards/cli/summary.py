@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mx8shards.cli import add_link
+from mx8shards.cli import add_deadline, add_link
 from mx8shards.cli.verify import fraction
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _RANGES = 20  # ranges of a histogram of heights or widths
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_link(parser)
+    add_deadline(parser)
     parser.add_argument(
         "--pixels",
         action="store_true",
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     if (args.column or args.subset) and not args.pixels:
         args.parser.error("--column and --subset need --pixels")
-    found = summary(args.link)
+    found = summary(args.link, deadline_s=args.deadline_s)
     pixels = _pixel_summary(args) if args.pixels else None
     if args.json:
         show_json(found.to_json() | ({} if pixels is None else {"pixels": pixels.to_json()}))
@@ -76,7 +77,8 @@ def _pixel_summary(args: argparse.Namespace) -> PixelSummary:
     from mx8shards.shards.cores import core_count
 
     # only pictures and labels are decoded, so other columns may have unsafe encodings
-    with Dataset(current_link(args.link), allow_pickle=True) as dataset, progress("pixels", "pictures") as tell:
+    link, deadline_s = current_link(args.link, args.deadline_s), args.deadline_s
+    with Dataset(link, allow_pickle=True, deadline_s=deadline_s) as dataset, progress("pixels", "pictures") as tell:
         return summarize_pixels(dataset, args.column, share=args.subset or 1.0, threads=core_count(), progress=tell)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from mx8shards.cli import add_deadline
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
@@ -13,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("target", metavar="TO", help="a directory or a URL; it may have an earlier snapshot")
     add_single_writer(parser)
+    add_deadline(parser)
 
 
 def add_single_writer(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     from mx8shards.maintain.sync import sync
 
     with progress("sync") as tell:
-        snapshot = sync(args.source, args.target, single_writer=args.single_writer, progress=tell)
+        snapshot = sync(
+            args.source, args.target, single_writer=args.single_writer, deadline_s=args.deadline_s, progress=tell
+        )
     if args.json:
         show_json({"snapshot": snapshot})
     else:

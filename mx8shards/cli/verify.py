@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from mx8shards.cli import add_link
+from mx8shards.cli import add_deadline, add_link
 
 if TYPE_CHECKING:
     from mx8shards.maintain.report import Damage, Repair, Report
@@ -27,6 +27,7 @@ _SOUND = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_link(parser)
+    add_deadline(parser)
     parser.description = f"{parser.description} {_DEPTH}"
     depth = parser.add_mutually_exclusive_group()
     depth.add_argument("--data", action="store_true", help="check every byte of the current and all kept snapshots")
@@ -65,7 +66,13 @@ def run(args: argparse.Namespace) -> int:
 
     with progress("verify") as tell:
         report = verify(
-            args.link, data=args.data, subset=args.subset, seal=args.seal, repair=args.repair, progress=tell
+            args.link,
+            data=args.data,
+            subset=args.subset,
+            seal=args.seal,
+            repair=args.repair,
+            deadline_s=args.deadline_s,
+            progress=tell,
         )
     if args.json:
         show_json(report.to_json())

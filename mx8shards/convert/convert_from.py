@@ -10,14 +10,14 @@ from typing import Any
 
 from mx8shards.convert.additions import check_place, shard_options
 from mx8shards.convert.convert_in_parts import convert
-from mx8shards.convert.into_store import convert_into_store, work_directory
+from mx8shards.convert.into_store import Upload, convert_into_store, work_directory
 from mx8shards.convert.outcome import Conversion
 from mx8shards.convert.part_writing import Job
 from mx8shards.convert.source import Recipe, Source, pickled, recipe_of
 from mx8shards.convert.source_files import user_path
 from mx8shards.convert.splits import parse_split
 from mx8shards.convert.workers import check_importable, require_no_worker
-from mx8shards.errors import SettingError, shown, true_or_false, whole_number
+from mx8shards.errors import SettingError, finite_seconds, shown, true_or_false, whole_number
 from mx8shards.format import compression as compressions
 from mx8shards.format.sizes import parse_size_limit
 from mx8shards.maintain.rejects import keep_rejects
@@ -38,6 +38,7 @@ def convert_from(
     size_limit: int | str | None = "auto",
     compression: str | None = "auto",
     single_writer: bool = False,
+    deadline_s: float = 300.0,
     progress: Callable[[int, int], object] | None = None,
     **options: Any,
 ) -> Conversion:
@@ -63,6 +64,7 @@ def convert_from(
         size_limit: Maximum size of a shard. auto: 64mb, or with append the limit of the existing dataset.
         compression: Compression of shards: zstd, zstd:9, gz … auto: none, or with append that of the existing dataset.
         single_writer: Also upload to a store without conditional puts. No other process may write there then.
+        deadline_s: Where OUT is a URL, how many seconds its store may fail to answer before that is an error.
         progress: Called with the number of items done and the total number of items.
         options: Options of the source. `help(mx8shards.convert.imagefolder.ImageFolder)` lists those of imagefolder.
 
@@ -70,28 +72,27 @@ def convert_from(
     same call again. Every split is published completely or not at all. If one was published and the source has changed
     since, the same call raises SourceError; then use `append=True` to add the new files.
 
-    Works in scripts and notebooks. Workers are new processes. They import the script only if `source` is an object
-    whose class is defined there; the script then needs `if __name__ == "__main__":` around the call. An object whose
-    class is defined in a notebook needs `workers=1`; to use more, define the class in a module.
+    Workers are new processes. They import the script only if `source` is an object whose class is defined there; the
+    script then needs `if __name__ == "__main__":` around the call. A class in a notebook needs `workers=1`.
     """
     require_no_worker()
     workers = whole_number("workers", workers, 1, MOST_WORKERS)
     parts = parse_split(split, seed)
-    target, url = _target(out, append, single_writer)
+    target, upload = _target(out, append, single_writer, deadline_s)
     origin = _origin(source, src, options, workers)
-    _check_outside(src, target if url is None else url)
+    _check_outside(src, target if upload is None else upload.url)
     check_place(target, parts)
-    shard_options = _given_shard_options(size_limit, compression)
-    job = _with_shard_options(Job(origin, target, shard_options, bool(append), parts))
-    if url is not None:
-        return convert_into_store(job, url, workers=workers, single_writer=single_writer, progress=progress)
+    job = _with_shard_options(Job(origin, target, _given(size_limit, compression), bool(append), parts))
+    if upload is not None:
+        return convert_into_store(job, upload, workers=workers, progress=progress)
     return _with_files(convert(job, workers=workers, progress=progress))
 
 
-def _target(out: Any, append: bool, single_writer: bool) -> tuple[Path, str | None]:
-    """The directory to make the dataset in, and the URL to upload it to, if `out` is one."""
+def _target(out: Any, append: bool, single_writer: bool, deadline_s: float) -> tuple[Path, Upload | None]:
+    """The directory to make the dataset in, and where to upload it, if `out` is a URL."""
     true_or_false("append", append)
     true_or_false("single_writer", single_writer)
+    deadline_s = finite_seconds("deadline_s", deadline_s)
     if out is None:
         raise SettingError(subject="out", expected="the directory of the dataset", found="none")
     if isinstance(out, str | os.PathLike) and not is_url(os.fspath(out)):
@@ -102,10 +103,10 @@ def _target(out: Any, append: bool, single_writer: bool) -> tuple[Path, str | No
     if append:
         hint = "sync the dataset to a directory, append there, and sync that to the URL"
         raise SettingError(subject="append", expected="False where OUT is a URL", found="True", hint=hint)
-    return work_directory(where), where
+    return work_directory(where), Upload(where, single_writer, deadline_s)
 
 
-def _given_shard_options(size_limit: int | str | None, compression: str | None) -> dict[str, Any]:
+def _given(size_limit: int | str | None, compression: str | None) -> dict[str, Any]:
     """The options that are not "auto". SettingError for a value that is not allowed."""
     if size_limit != "auto":
         parse_size_limit(size_limit)

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from mx8shards.convert.convert_in_parts import convert
 from mx8shards.convert.outcome import Conversion
@@ -30,18 +31,27 @@ def work_directory(url: str) -> Path:
     return mirror.with_name(f"{mirror.name}-convert")
 
 
+class Upload(NamedTuple):
+    """Where a conversion goes, and how: see convert_from."""
+
+    url: str
+    single_writer: bool
+    deadline_s: float
+
+
 def convert_into_store(
-    job: Job, url: str, *, workers: int, single_writer: bool, progress: Callable[[int, int], object] | None
+    job: Job, upload: Upload, *, workers: int, progress: Callable[[int, int], object] | None
 ) -> Conversion:
     """Convert into `job.out`, the work directory of the URL, and upload every dataset that this makes."""
+    url, single_writer, deadline_s = upload
     urls = {name: f"{url}/{name}" if name else url for name in job.outputs}
     with _only_conversion(job.out):  # until the directory is gone: `convert` holds its lock in it only while it runs
         for name, path in job.outputs.items():
-            _require_free(urls[name], path)
+            _require_free(urls[name], path, deadline_s)
         report = convert(replace(job, resumes=True), workers=workers, progress=progress)
         for name, path in job.outputs.items():
-            sync(path, urls[name], single_writer=single_writer)
-        report = _reported(report, url)
+            sync(path, urls[name], single_writer=single_writer, deadline_s=deadline_s)
+        report = _reported(report, url, deadline_s)
         with operations.disk_errors("remove", job.out):
             publish.remove_tree(job.out)
     return report
@@ -58,23 +68,23 @@ def _only_conversion(work: Path) -> Iterator[None]:
         yield
 
 
-def _require_free(url: str, path: Path) -> None:
+def _require_free(url: str, path: Path, deadline_s: float) -> None:
     """DatasetExistsError if a dataset is at the URL, unless it is the one that was made in `path`."""
-    with contextlib.closing(open_store(url)) as store:
+    with contextlib.closing(open_store(url, deadline_s=deadline_s)) as store:
         found = read_current(store)
     if found is not None and (current_bytes(path) is None or current(path).id != found.id):
         hint = "sync it to a directory, append to it there, and sync that to the URL"
         raise DatasetExistsError("the URL already contains a dataset", subject=url, hint=hint)
 
 
-def _reported(report: Conversion, url: str) -> Conversion:
+def _reported(report: Conversion, url: str, deadline_s: float) -> Conversion:
     """The report with URLs, after storing the rejects of each dataset beside it."""
     if report.splits:
-        splits = {name: _reported(split, f"{url}/{name}") for name, split in report.splits.items()}
+        splits = {name: _reported(split, f"{url}/{name}", deadline_s) for name, split in report.splits.items()}
         return replace(report, out=url, splits=splits)
     if not report.rejects or report.snapshot is None:
         return replace(report, out=url)
-    with contextlib.closing(open_store(url)) as store:
+    with contextlib.closing(open_store(url, deadline_s=deadline_s)) as store:
         key = rejects_name(report.snapshot)
         store.put(key, reject_lines(report.rejects))
     return replace(report, out=url, rejects_file=f"{url}/{key}")

@@ -59,6 +59,13 @@ def map_file(descriptor: int, size_bytes: int) -> Bytes:
     return np.asarray(_Mapping(descriptor, size_bytes))
 
 
+def map_path(path: Path) -> bytes | Bytes:
+    """The bytes of a file, mapped; those of an empty one cannot be."""
+    with operations.disk_errors("read", path):
+        file = ReadFile(path)
+        return map_file(file.descriptor, file.size_bytes) if file.size_bytes else b""
+
+
 class ReadFile:
     """An open regular file (not a symlink), read at offsets (pread). Thread-safe; the garbage collector closes it."""
 

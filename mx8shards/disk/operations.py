@@ -82,9 +82,12 @@ def append(path: Path, data: bytes) -> None:
 
 
 @_step
-def overwrite(descriptor: int, data: bytes, begin: int, path: Path) -> None:
-    """Overwrite a few bytes of an open file at this offset."""
-    os.pwrite(descriptor, data, begin)
+def overwrite(descriptor: int, data: bytes | memoryview, begin: int, path: Path) -> None:
+    """Write all of `data` at this offset of an open file, with as many system calls as it takes."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        written = os.pwrite(descriptor, rest, begin)
+        rest, begin = rest[written:], begin + written
 
 
 @_step

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from mx8shards.disk.map import ReadFile
+from mx8shards.errors import finite_seconds
 from mx8shards.format.entries import Entry
 from mx8shards.format.hashing import CONTENT_HASHES
 from mx8shards.format.index import Index
@@ -66,17 +67,25 @@ class Diff:
         return {"same": self.same, **fields, **{name: ranges(fields[name]) for name in ids}}
 
 
-def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], *, progress: Progress | None = None) -> Diff:
+def diff(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    deadline_s: float = 300.0,
+    progress: Progress | None = None,
+) -> Diff:
     """Find the samples added, removed or changed between two snapshots, by a hash of their bytes.
 
     Args:
         a: The earlier snapshot: a dataset's directory or URL, or `path@sha256:9f2c…`.
         b: The later snapshot, of this dataset or of another one.
+        deadline_s: For a URL, how many seconds the store may fail to answer before that is an error.
         progress: A function, called with the number of bytes done and the total number of bytes.
 
     Shards that are in both snapshots are not read. Every sample that is read takes a few dozen bytes of memory.
     """
-    opened = open_snapshot(a), open_snapshot(b)
+    deadline_s = finite_seconds("deadline_s", deadline_s)
+    opened = open_snapshot(a, deadline_s), open_snapshot(b, deadline_s)
     first, second = (each.snapshot for each in opened)
     mine, theirs = _unshared(first, second)
     ticker = Ticker(progress, _raw_bytes(first, mine) + _raw_bytes(second, theirs))

@@ -16,7 +16,7 @@ import numpy as np
 
 from mx8shards.disk import lock, operations, publish
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import SettingError, real_number, shown, whole_number
+from mx8shards.errors import SettingError, finite_seconds, real_number, shown, whole_number
 from mx8shards.format.index import Index
 from mx8shards.maintain.conversion import removable_parts, remove_part
 from mx8shards.maintain.log import history
@@ -52,6 +52,7 @@ def gc(
     *,
     keep: int = 3,
     older_than_days: float | None = None,
+    deadline_s: float = 300.0,
     progress: Progress | None = None,
 ) -> Removed:
     """Remove old snapshots, and the shards, side-cars and decompressed copies that only these use.
@@ -61,6 +62,7 @@ def gc(
         keep: How many of the newest snapshots to keep, in `log`'s order. The current one is always kept, even with 0.
         older_than_days: Of a URL, no object younger than this is removed. None: seven days. Writers may be uploading
             young objects, and readers of a snapshot that was just replaced may still fetch them.
+        deadline_s: For a URL, how many seconds the store may fail to answer before that is an error.
         progress: A function, called with the number of bytes removed and the total number of bytes to remove.
 
     Of a URL, objects that killed or interrupted writers left are removed too, also parts of incomplete uploads.
@@ -74,12 +76,13 @@ def gc(
         expected = "a directory or URL, without @sha256:…"
         raise SettingError(subject=str(where), expected=expected, found="a snapshot")
     keep = whole_number("keep", keep, 0)
+    deadline_s = finite_seconds("deadline_s", deadline_s)
     if isinstance(where, RemoteLink):
         from mx8shards.maintain.remote_gc import collect  # only for URLs
 
         limit = 7.0 if older_than_days is None else older_than_days
         days = real_number("older_than_days", limit, "a number of days from 0", lambda days: 0 <= days < math.inf)
-        found = collect(where.url, keep, days * 24 * 3600, progress)
+        found = collect(where.url, keep, days * 24 * 3600, deadline_s, progress)
         return Removed(snapshots=found.snapshots, files=found.files, freed_bytes=found.freed_bytes, kept=found.kept)
     if older_than_days is not None:
         raise SettingError(subject="older_than_days", expected="None for a local dataset", found=shown(older_than_days))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mx8shards.errors import finite_seconds
 from mx8shards.format.index import Index
 from mx8shards.shards.links import RemoteLink, parse_any
 from mx8shards.shards.snapshots import Snapshot, current_bytes, kept, load, snapshot_id
@@ -63,23 +64,27 @@ class ShardInfo:
         return dataclasses.asdict(self)
 
 
-def info(link: str | os.PathLike[str]) -> Info:
-    """Describe a snapshot of a directory or URL. Reads its index, and only the size of each shard file."""
+def info(link: str | os.PathLike[str], *, deadline_s: float = 300.0) -> Info:
+    """Describe a snapshot of a directory or URL. Reads its index, and only the size of each shard file.
+
+    After `deadline_s` seconds, a store that does not answer is an error.
+    """
+    deadline_s = finite_seconds("deadline_s", deadline_s)
     where = parse_any(link)
     if isinstance(where, RemoteLink):
-        return _remote_info(where)
+        return _remote_info(where, deadline_s)
     snapshot = load(where)
     now = current_bytes(snapshot.root)
     is_current = now is not None and snapshot_id(now) == snapshot.id
     return _info(snapshot, str(snapshot.root), is_current, len(kept(snapshot.root)), partial(_file_size, snapshot.root))
 
 
-def _remote_info(link: RemoteLink) -> Info:
+def _remote_info(link: RemoteLink, deadline_s: float) -> Info:
     from mx8shards.maintain.remote_links import index_of, store_of  # only for URLs
     from mx8shards.remote.remote_snapshots import kept_in, require_current
     from mx8shards.remote.writer_start import list_objects
 
-    with store_of(link) as store:
+    with store_of(link, deadline_s) as store:
         found = index_of(store, link)
         sizes = {each.key: each.size_bytes for each in list_objects(store)}
         is_current = link.snapshot is None or require_current(store).id == found.id
@@ -147,13 +152,14 @@ def _hashes_of_all(index: Index) -> tuple[str, ...]:
     return tuple(sorted(name for name, of_all in known.items() if of_all))
 
 
-def list_shards(link: str | os.PathLike[str]) -> Iterator[ShardInfo]:
-    """List the shards of a snapshot of a directory or URL, in order."""
+def list_shards(link: str | os.PathLike[str], *, deadline_s: float = 300.0) -> Iterator[ShardInfo]:
+    """List the shards of a snapshot of a directory or URL, in order. `deadline_s`: as in `info`."""
+    deadline_s = finite_seconds("deadline_s", deadline_s)
     where = parse_any(link)
     if isinstance(where, RemoteLink):
         from mx8shards.maintain.remote_links import index_of, store_of  # only for URLs
 
-        with store_of(where) as store:
+        with store_of(where, deadline_s) as store:
             index = index_of(store, where).parse()
     else:
         index = load(where).index

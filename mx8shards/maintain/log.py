@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mx8shards.disk.operations import disk_errors
+from mx8shards.errors import finite_seconds
 from mx8shards.format.index import Index
 from mx8shards.shards.links import Link, RemoteLink, parse_any
 from mx8shards.shards.snapshots import INDEX, Snapshot, current_bytes, kept, kept_path, load, snapshot_id
@@ -40,18 +41,20 @@ class LogEntry:
         return dataclasses.asdict(self) | {"published": self.published.isoformat(timespec="seconds")}
 
 
-def log(link: str | os.PathLike[str]) -> list[LogEntry]:
+def log(link: str | os.PathLike[str], *, deadline_s: float = 300.0) -> list[LogEntry]:
     """List the snapshots of a dataset, newest first: the one of the link and its ancestors, then all others by time.
 
     Args:
         link: The dataset's directory or URL, or `path@sha256:9f2c…` to begin with that snapshot.
+        deadline_s: For a URL, how many seconds the store may fail to answer before that is an error.
     """
+    deadline_s = finite_seconds("deadline_s", deadline_s)
     where = parse_any(link)
     if isinstance(where, RemoteLink):
         from mx8shards.maintain.remote_links import index_of, store_of  # only for URLs
         from mx8shards.remote.writer_start import list_objects
 
-        with store_of(where) as store:
+        with store_of(where, deadline_s) as store:
             asked = None if where.snapshot is None else index_of(store, where).id
             return [entry for entry, _ in remote_history(store, list_objects(store), lambda index: None, asked)]
     return [entry for entry, _ in history(where, lambda index: None)]

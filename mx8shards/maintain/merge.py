@@ -18,6 +18,7 @@ from mx8shards.errors import (
     DiskError,
     SettingError,
     ShardsError,
+    finite_seconds,
     one_of,
     shown,
     true_or_false,
@@ -64,6 +65,7 @@ def merge(
     progress: Progress | None = None,
     onto: str | None = None,
     single_writer: bool = False,
+    deadline_s: float = 300.0,
 ) -> str:
     """Publish the samples of all parts, in order, as one dataset, and return the snapshot's id.
 
@@ -82,6 +84,7 @@ def merge(
         progress: A function, called with the number of bytes done and the total number of bytes.
         onto: With `"append"`, the id of the snapshot that must be the current one. None: any.
         single_writer: Also merge into a store without conditional puts. No other process may write there then.
+        deadline_s: For a URL, how many seconds the store may fail to answer before that is an error.
 
     No sample is rewritten. After an error nothing is published. If a `"move"` is killed after publishing, calling merge
     again with these arguments removes the remaining parts.
@@ -89,6 +92,7 @@ def merge(
     one_of("how", how, HOWS)
     one_of("mode", mode, MODES)
     true_or_false("single_writer", single_writer)
+    deadline_s = finite_seconds("deadline_s", deadline_s)
     if onto is not None and mode != "append":
         raise SettingError(subject="onto", expected='None unless mode is "append"', found=shown(onto))
     target = parse_any_target(out)
@@ -96,7 +100,7 @@ def merge(
     if isinstance(target, str) or any(isinstance(link, RemoteLink) for link in links):
         if how == "move":
             raise SettingError(subject="how", expected="'link' or 'copy' where a URL is involved", found=repr(how))
-        return _merge_remotely(links, target, how, mode, metadata, progress, onto, single_writer)
+        return _merge_remotely(links, target, how, mode, metadata, progress, onto, single_writer, deadline_s)
     given = [link for link in links if isinstance(link, Link)]
     if how == "move" and any(link.snapshot for link in given):
         raise SettingError(subject="how", expected="'link' or 'copy' for a link with an id", found=repr(how))
@@ -126,16 +130,19 @@ def _merge_remotely(
     progress: Progress | None,
     onto: str | None,
     single_writer: bool,
+    deadline_s: float,
 ) -> str:
     from mx8shards.maintain.remote_merge import MergeIntoStore, brought_here  # only for URLs
 
-    with brought_here(links, target) as given:
+    with brought_here(links, target, deadline_s) as given:
         if isinstance(target, Path):
             parts = [str(link) for link in given]
             return merge(parts, target, how=how, mode=mode, metadata=metadata, progress=progress, onto=onto)
         append = mode == "append"
         snapshots = [load(link) for link in find_parts(given, Path(), None)]
-        publication = MergeIntoStore(target, append=append, onto=onto, single_writer=single_writer)
+        publication = MergeIntoStore(
+            target, append=append, onto=onto, single_writer=single_writer, deadline_s=deadline_s
+        )
         with contextlib.closing(publication):
             base = publication.base
             united = common_metadata(base, snapshots, metadata)

@@ -55,9 +55,9 @@ class Collected:
     kept: tuple[str, ...]
 
 
-def collect(url: str, keep: int, older_than_s: float, progress: Progress | None) -> Collected:
+def collect(url: str, keep: int, older_than_s: float, deadline_s: float, progress: Progress | None) -> Collected:
     """Remove old snapshots except the newest `keep`, and the objects that no kept snapshot needs."""
-    with store_of(RemoteLink(url)) as store, _alone(store) as renew:
+    with store_of(RemoteLink(url), deadline_s) as store, _alone(store) as renew:
         live = _clean_dead_writers(store)
         listed = list_objects(store)
         begun = time.time()

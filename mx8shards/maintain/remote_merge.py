@@ -28,7 +28,7 @@ from mx8shards.shards.writer_base import require_empty
 
 
 @contextlib.contextmanager
-def brought_here(links: Sequence[Link | RemoteLink], out: Path | str) -> Iterator[list[Link]]:
+def brought_here(links: Sequence[Link | RemoteLink], out: Path | str, deadline_s: float) -> Iterator[list[Link]]:
     """Links to local datasets: remote ones are downloaded into a temporary directory, near `out` if that is local."""
     if not any(isinstance(link, RemoteLink) for link in links):
         yield [link for link in links if isinstance(link, Link)]
@@ -39,27 +39,27 @@ def brought_here(links: Sequence[Link | RemoteLink], out: Path | str) -> Iterato
         publish.make_root(above)
     scratch = Scratch(above)
     try:
-        yield [_brought(link, scratch.path / f"{i:04}") for i, link in enumerate(links)]
+        yield [_brought(link, scratch.path / f"{i:04}", deadline_s) for i, link in enumerate(links)]
     finally:
         with contextlib.suppress(DiskError):  # the next process that makes such a directory removes it
             scratch.remove()
 
 
-def _brought(link: Link | RemoteLink, root: Path) -> Link:
+def _brought(link: Link | RemoteLink, root: Path, deadline_s: float) -> Link:
     if isinstance(link, Link):
         return link
-    sync(str(link), root)
+    sync(str(link), root, deadline_s=deadline_s)
     return Link(root)
 
 
 class MergeIntoStore:
     """A publication of a merge into a store."""
 
-    def __init__(self, url: str, *, append: bool, onto: str | None, single_writer: bool) -> None:
+    def __init__(self, url: str, *, append: bool, onto: str | None, single_writer: bool, deadline_s: float) -> None:
         self.place = url
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            store = stack.enter_context(store_of(RemoteLink(url)))
+            store = stack.enter_context(store_of(RemoteLink(url), deadline_s))
             self._publication = RemotePublication(store, single_writer=single_writer)
             stack.callback(self._publication.close)
             begun, self.first_part = _start(store, append, onto, conditional=self._publication.conditional)

@@ -32,11 +32,11 @@ from mx8shards.shards.recovery import SIDECAR
 from mx8shards.shards.snapshots import INDEX
 
 
-def verify_store(link: RemoteLink, mode: Mode, fraction: float, progress: Progress | None) -> Report:
+def verify_store(link: RemoteLink, mode: Mode, fraction: float, deadline_s: float, progress: Progress | None) -> Report:
     """Check the snapshots of a remote dataset, or only the one of the link."""
     scratch = Scratch(Path(tempfile.gettempdir()))
     try:
-        with store_of(link) as store:
+        with store_of(link, deadline_s) as store:
             snapshot = index_of(store, link).id if link.snapshot else None
             root = scratch.path / link.url.rpartition("/")[2]
             operations.make_directory(root)

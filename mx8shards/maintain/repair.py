@@ -22,7 +22,6 @@ from mx8shards.maintain.shard_check import check_shard
 from mx8shards.maintain.verify_plan import ShardCheck
 from mx8shards.remote import fetching
 from mx8shards.remote.mirror import mirrored_url, restore_current, restore_kept, source_of
-from mx8shards.remote.open_store import DEADLINE_S
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings
 from mx8shards.remote.remote_snapshots import KEPT
 from mx8shards.shards.cache import copies_in, default_directories
@@ -41,19 +40,19 @@ class _Result(NamedTuple):
     damage: Sequence[Damage]
 
 
-def repaired(link: Link, check: Callable[[], Report], progress: Progress | None) -> Report:
+def repaired(link: Link, check: Callable[[], Report], deadline_s: float, progress: Progress | None) -> Report:
     """Check a mirror and repair what is damaged. The report has what was repaired, and the damage that is left."""
     url = mirrored_url(link.root)
     if url is None:
         hint = f"`mx8shards sync s3://… {link.root}` fetches the damaged files of a synced dataset again"
         raise SettingError(subject="repair", expected="the mirror of a remote dataset", found=str(link), hint=hint)
     fetching.sweep(link.root)
-    repairs = list(_repair_indices(link, url))
+    repairs = list(_repair_indices(link, url, deadline_s))
     report = check()
     results = [_Result(repairs, [each for each in report.damage if not _is_of_snapshot(each)])]
     for name in sorted({each.snapshot for each in report.damage if _is_of_snapshot(each)}):
         damage = [each for each in report.damage if each.snapshot == name and _is_of_snapshot(each)]
-        results += _SnapshotRepair(load(Link(link.root, name)), url).results(damage, progress)
+        results += _SnapshotRepair(load(Link(link.root, name)), url, deadline_s).results(damage, progress)
     return replace(
         report,
         damage=tuple(damage for result in results for damage in result.damage),
@@ -66,24 +65,24 @@ def _is_of_snapshot(damage: Damage) -> bool:
     return damage.file != INDEX and not damage.file.startswith(KEPT)
 
 
-def _repair_indices(link: Link, url: str) -> Iterator[Repair]:
+def _repair_indices(link: Link, url: str, deadline_s: float) -> Iterator[Repair]:
     """Restore kept indices from the store, and index.json if only one snapshot is kept: it must have been that."""
     damaged = find_snapshots(Link(link.root)).damage
     for damage in damaged:
-        if damage.file != INDEX and restore_kept(link.root, url, damage.snapshot, DEADLINE_S):
+        if damage.file != INDEX and restore_kept(link.root, url, damage.snapshot, deadline_s):
             yield Repair(file=damage.file)
-    if any(damage.file == INDEX for damage in damaged) and restore_current(link.root, url, DEADLINE_S):
+    if any(damage.file == INDEX for damage in damaged) and restore_current(link.root, url, deadline_s):
         yield Repair(file=INDEX)
 
 
 class _SnapshotRepair:
     """Repairs files of one snapshot."""
 
-    def __init__(self, snapshot: Snapshot, url: str) -> None:
+    def __init__(self, snapshot: Snapshot, url: str, deadline_s: float) -> None:
         source = source_of(snapshot.root, url, snapshot.id)
         index = snapshot.index
         self._snapshot = snapshot
-        self._files = RemoteFiles(snapshot, RemoteSettings(url, source, DEADLINE_S))
+        self._files = RemoteFiles(snapshot, RemoteSettings(url, source, deadline_s))
         self._sidecars = {sidecar_name(sidecar): sidecar for sidecar in index.sidecars}
         self._numbers = {name: i for part in (index.raw, index.zip) for i, name in enumerate(part.basenames) if name}
         self._keeps_zip = any((snapshot.root / name).exists() for name in index.zip.basenames if name)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.errors import finite_seconds
 from mx8shards.format.columns import Columns
 from mx8shards.format.index import Index
 from mx8shards.format.sidecar_bytes import scalar_columns
@@ -61,16 +62,17 @@ class Summary:
         return fields | {"columns": [column.to_json() for column in self.columns]}
 
 
-def summary(link: str | os.PathLike[str]) -> Summary:
+def summary(link: str | os.PathLike[str], *, deadline_s: float = 300.0) -> Summary:
     """Summarise a snapshot: counts, sizes, and for each column the distribution of its numbers or its lengths.
 
     Args:
         link: The dataset's directory or URL, or `path@sha256:9f2c…`.
+        deadline_s: For a URL, how many seconds the store may fail to answer before that is an error.
 
     Numbers are read from side-cars if there are any, and otherwise from the shards. Lengths are measured on at most
     10,000 samples. If there are class names, each label of the column `label` is counted.
     """
-    opened = open_snapshot(link)
+    opened = open_snapshot(link, finite_seconds("deadline_s", deadline_s))
     snapshot = opened.snapshot
     index = snapshot.index
     samples = int(index.samples.sum())

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mx8shards.errors import DatasetNotFoundError, SettingError, real_number, shown, true_or_false
+from mx8shards.errors import DatasetNotFoundError, SettingError, finite_seconds, real_number, shown, true_or_false
 from mx8shards.maintain.kept_snapshots import find_snapshots, is_still_there
 from mx8shards.maintain.parallel import Progress
 from mx8shards.maintain.report import Mode, Report
@@ -26,6 +26,7 @@ def verify(
     subset: str | float | None = None,
     seal: bool = False,
     repair: bool = False,
+    deadline_s: float = 300.0,
     progress: Progress | None = None,
 ) -> Report:
     """Check a dataset, and report every damaged file and the samples it affects.
@@ -41,6 +42,7 @@ def verify(
         repair: For the mirror of a remote dataset (`local=` of Dataset): check every byte, or those of `subset`, and
             replace damaged and missing files by those of the store. Of a damaged shard, only the damaged blocks of 1
             MiB are fetched if the dataset has a side-car with their digests. Jobs may use the mirror meanwhile.
+        deadline_s: For a URL, how many seconds the store may fail to answer before that is an error.
         progress: A function, called with the number of bytes done and the total number of bytes.
 
     By default only the structure is checked: index.json and every kept index against their ids, the size of every file
@@ -54,21 +56,24 @@ def verify(
     """
     where = parse_any(link)
     mode, fraction = _mode(data, subset)
+    deadline_s = finite_seconds("deadline_s", deadline_s)
     if true_or_false("repair", repair):
-        return _repaired(where, seal, *(("data", 1.0) if subset is None else (mode, fraction)), progress)
+        return _repaired(where, seal, *(("data", 1.0) if subset is None else (mode, fraction)), deadline_s, progress)
     if isinstance(where, RemoteLink):
         from mx8shards.maintain.remote_verify import verify_store  # only for URLs
 
         if true_or_false("seal", seal):
             hint = "sync the dataset to a directory, seal it there, and upload it to another prefix"
             raise SettingError(subject="seal", expected="False for a URL", found="True", hint=hint)
-        return verify_store(where, mode, fraction, progress)
+        return verify_store(where, mode, fraction, deadline_s, progress)
     if true_or_false("seal", seal) and (sealed := seal_current(where, progress)):
         return sealed
     return _checked(where, mode, fraction, progress)
 
 
-def _repaired(where: Link | RemoteLink, seal: bool, mode: Mode, fraction: float, progress: Progress | None) -> Report:
+def _repaired(
+    where: Link | RemoteLink, seal: bool, mode: Mode, fraction: float, deadline_s: float, progress: Progress | None
+) -> Report:
     from mx8shards.maintain.repair import repaired  # only for mirrors
 
     if true_or_false("seal", seal):
@@ -79,7 +84,7 @@ def _repaired(where: Link | RemoteLink, seal: bool, mode: Mode, fraction: float,
         hint = f"the default one is {default_directory(where.url)}"
         expected = "the directory of a mirror, which is repaired from its URL"
         raise SettingError(subject="repair", expected=expected, found=str(where), hint=hint)
-    return repaired(where, partial(_checked, where, mode, fraction, progress), progress)
+    return repaired(where, partial(_checked, where, mode, fraction, progress), deadline_s, progress)
 
 
 def _checked(where: Link, mode: Mode, fraction: float, progress: Progress | None) -> Report:

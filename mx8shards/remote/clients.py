@@ -1,4 +1,4 @@
-"""How is a client of the obstore package made for S3, Google Cloud Storage or Azure?
+"""How is a client of the obstore package, or of boto3, made for S3, Google Cloud Storage or Azure?
 
 S3 gets its settings from access.py. For the other two obstore reads the environment: GOOGLE_APPLICATION_CREDENTIALS,
 AZURE_STORAGE_ACCOUNT_NAME and so on.
@@ -39,6 +39,24 @@ def cloud_client(scheme: str, bucket: str, prefix: str, limits: dict[str, Any]) 
     """A client for Google Cloud Storage ("gs") or Azure ("az")."""
     options = {"allow_http": True}  # their own endpoints are https; another one is the user's choice
     return _made({"gs": "GCSStore", "az": "AzureStore"}[scheme], bucket, prefix, {}, limits, options)
+
+
+def boto_client(access: Access, **limits: Any) -> Any:
+    """A client of boto3 for what obstore cannot do, with these settings of botocore's Config."""
+    boto3, botocore = require("boto3", "remote"), require("botocore", "remote")
+    keys = access.keys()
+    options = limits | ({"s3": {"addressing_style": "path"}} if access.endpoint else {})
+    options |= {"signature_version": botocore.UNSIGNED} if keys is None else {}
+    signed = {} if keys is None else {"aws_access_key_id": keys.key_id, "aws_secret_access_key": keys.secret}
+    return boto3.client(
+        "s3",
+        endpoint_url=access.endpoint,
+        region_name=access.region,
+        verify=access.ca_bundle or None,
+        aws_session_token=keys.token if keys else None,
+        config=require("botocore.config", "remote").Config(**options),
+        **signed,
+    )
 
 
 def limits(attempt_s: float, stalled_s: float, retries: int) -> dict[str, Any]:

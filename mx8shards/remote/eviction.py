@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from mx8shards.disk import operations
-from mx8shards.errors import DiskError
-from mx8shards.remote.ledger import Ledger
+from mx8shards.errors import DiskError, SettingError
+from mx8shards.remote.ledger import Ledger, size_of
 from mx8shards.remote.readers import NEVER, Readers, RunFile
 from mx8shards.remote.stamps import Stamps
 from mx8shards.shards.providers import NO_LIMIT, NoRoomYetError
@@ -24,6 +25,25 @@ from mx8shards.shards.snapshots import Snapshot
 Ints = npt.NDArray[np.int64]
 
 _PAUSE_S = 0.05
+
+
+def sizes_here(snapshot: Snapshot, *, keep_zip: bool) -> Ints:
+    """The bytes of each shard in a mirror with a limit: with `keep_zip`, of the compressed file and of its copy."""
+    index = snapshot.index
+    kept: Ints = np.where(index.compressed & keep_zip, index.zip.size_bytes, 0)
+    return index.raw.size_bytes + kept
+
+
+def require_room_for_one(snapshot: Snapshot, limit_bytes: int) -> None:
+    """SettingError if the limit is smaller than a shard needs, which has both of its files while it is unpacked."""
+    largest = int(sizes_here(snapshot, keep_zip=True).max(initial=0))
+    if limit_bytes < largest:
+        raise SettingError(
+            subject="cache_limit",
+            expected=f"at least {largest} bytes, for the largest shard",
+            found=f"{limit_bytes}",
+            hint="a Loader needs room for several shards, and names the number",
+        )
 
 
 class Room:
@@ -36,14 +56,11 @@ class Room:
         self, snapshot: Snapshot, stamps: Stamps, *, limit_bytes: int | None, keep_zip: bool, deadline_s: float
     ) -> None:
         self.limit_bytes = NO_LIMIT if limit_bytes is None else limit_bytes
-        self.ahead: set[int] = set()
-        index = snapshot.index
-        self.sizes: Ints = index.stored_bytes if keep_zip else index.raw.size_bytes
+        self.sizes: Ints = sizes_here(snapshot, keep_zip=keep_zip)
         self._snapshot = snapshot
         self._stamps = stamps
         self._keep_zip = keep_zip
         self._deadline_s = deadline_s
-        self._numbers = {name: i for i, name in enumerate(index.raw.basenames)}
         self._process = os.getpid()
         self._begin()
 
@@ -55,7 +72,6 @@ class Room:
         """In a forked child, begin anew: it has the descriptors of its parent, and none of its runs."""
         if self._process != os.getpid():
             self._process = os.getpid()
-            self.ahead = set()
             self._readers.close()
             self._begin()
 
@@ -75,7 +91,7 @@ class Room:
             return None
         return run
 
-    def reserve(self, raw_name: str, name: str, size_bytes: int, claim: str) -> None:
+    def reserve(self, name: str, size_bytes: int, claim: str, *, ahead: bool) -> None:
         """Make room for a file, and enter it. The caller holds this claim.
 
         NoRoomYetError for a shard that is provided ahead if everything in the mirror is needed sooner. For another one,
@@ -83,24 +99,35 @@ class Room:
         """
         self._renew()
         deadline = time.monotonic() + self._deadline_s
-        number = self._numbers.get(raw_name, -1)
         while True:
             with self._ledger.locked(self._deadline_s):
-                is_ahead = number in self.ahead
-                if self._make_room(name, size_bytes, ahead=is_ahead):
+                if self._make_room(name, size_bytes, ahead=ahead):
                     self._ledger.enter(name, size_bytes, claim)
                     return
-            if is_ahead:
+            if ahead:
                 raise NoRoomYetError("the cache has no room for a shard ahead", subject=name)
             if time.monotonic() > deadline:
                 raise self._too_small(size_bytes)
             time.sleep(_PAUSE_S)
+
+    def hold(self, name: str, claim: str) -> None:
+        """Keep a file, if it is here, while the caller holds this claim."""
+        self._renew()
+        with self._ledger.locked(self._deadline_s):
+            self._ledger.enter(name, size_of(self._snapshot.root / name), claim)
 
     def settle(self, name: str) -> None:
         """Enter the size that a file has in the mirror, 0 if it is not there. The caller holds its claim."""
         self._renew()
         with self._ledger.locked(self._deadline_s):
             self._ledger.enter_found(name)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files of a shard. The caller holds its claim."""
+        self._renew()
+        with self._ledger.locked(self._deadline_s):
+            for name in names:
+                self._evict(name)
 
     def _make_room(self, name: str, size_bytes: int, *, ahead: bool) -> bool:
         """Remove files until this one fits; False if what may go is not enough.
@@ -120,14 +147,26 @@ class Room:
         candidates = np.flatnonzero(may_go)
         if int(ledger.sizes[candidates].sum()) < missing:
             return False
-        # Of those that nobody needs again: first those that nobody has used, then the most recently used.
+        # Unpacking costs less than fetching, so what can be unpacked again goes first. Of those that nobody needs
+        # again: first those that nobody has used, then the most recently used.
         recency = np.where(since == NEVER, -1, since)[candidates]
-        for number in candidates[np.lexsort((recency, -until[candidates]))].tolist():
+        costly = ~self._can_be_unpacked_again()[candidates]
+        for number in candidates[np.lexsort((recency, -until[candidates], costly))].tolist():
             if missing <= 0:
                 break
             missing -= int(ledger.sizes[number])
             self._evict(ledger.names[number])
         return True
+
+    def _can_be_unpacked_again(self) -> npt.NDArray[np.bool_]:
+        """For each name in the ledger: whether it is an unpacked file whose compressed one is here, too."""
+        ledger, index = self._ledger, self._snapshot.index
+        found = np.zeros(len(ledger.names), bool)
+        if self._keep_zip:
+            stored = {name: number for number, name in enumerate(ledger.names) if ledger.sizes[number]}
+            pairs = zip(index.raw.basenames, index.zip.basenames, strict=True)
+            found[[stored[raw] for raw, zipped in pairs if raw in stored and zipped in stored]] = True
+        return found
 
     def _evict(self, name: str) -> None:
         """Remove a file. Open files and mappings of it stay valid."""

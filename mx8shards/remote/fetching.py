@@ -58,7 +58,7 @@ def claimed(
     """Claim a file of the mirror. BlockingIOError if another job holds its claim for the whole timeout."""
     name = safe_name(basename)
     claims, fetching = root / STATE / "claims", root / STATE / "fetching"
-    publish.make_root(root)
+    _make_shared(root)
     for directory in (claims, fetching):
         publish.make_directories(directory, below=root)
     with lock.claimed(claims / name, timeout_s, give_up) as descriptor:
@@ -73,6 +73,20 @@ def claimed(
             if process == os.getpid():  # not in a forked child that leaves this block
                 with suppress(ShardsError, OSError):
                     publish.remove_tree(private)
+
+
+def _make_shared(root: Path) -> None:
+    """Make a mirror's directories unless they are there. All that is made in them belongs to the group of its parent.
+
+    A parent that has the setgid bit sees to that; otherwise the group's other members could not take part.
+    """
+    for directory in (root, root / STATE):
+        if not directory.exists():
+            parent = next(path for path in directory.parents if path.exists()).stat()
+            publish.make_root(directory)
+            made = directory.stat()
+            if made.st_gid != parent.st_gid:
+                operations.set_mode(directory, stat.S_IMODE(made.st_mode) | stat.S_ISGID, parent.st_gid)
 
 
 def held_claims(root: Path) -> set[str]:
@@ -102,8 +116,8 @@ def _children(directory: Path) -> list[Path]:
     return list(directory.iterdir()) if directory.is_dir() and not directory.is_symlink() else []
 
 
-def fetch(store: Store, source: FileInfo, claim: Claim, name: str) -> Path:
-    """Fetch an object into the private directory and check its size and hash.
+def fetch(store: Store, source: FileInfo, claim: Claim, name: str, *, in_ranges: bool = False) -> Path:
+    """Fetch an object into the private directory and check its size and hash. `in_ranges`: see Store.fetch.
 
     IntegrityError if the hash is wrong twice; RemoteError if the store does not answer, or if the object is missing or
     was replaced; DiskError if the disk is full.
@@ -111,7 +125,7 @@ def fetch(store: Store, source: FileInfo, claim: Claim, name: str) -> Path:
     for attempt in range(1, _ATTEMPTS + 1):
         path = claim.draft()
         try:
-            _fetch(store, source, claim, path)
+            _fetch(store, source, claim, path, in_ranges=in_ranges)
             check_file(path, source, name)
         except (IntegrityError, RemoteError) as error:
             if attempt == _ATTEMPTS or (isinstance(error, RemoteError) and error.reason not in ("missing", "changed")):
@@ -123,9 +137,9 @@ def fetch(store: Store, source: FileInfo, claim: Claim, name: str) -> Path:
     raise AssertionError
 
 
-def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path) -> None:
+def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path, *, in_ranges: bool) -> None:
     try:
-        store.fetch(source.basename, path, source.size_bytes)
+        store.fetch(source.basename, path, source.size_bytes, in_ranges=in_ranges)
         if path.stat().st_size != source.size_bytes:
             raise RemoteError(expected=f"{source.size_bytes} bytes", found="others", reason="changed")
     except RemoteError as error:

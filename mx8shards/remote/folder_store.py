@@ -60,7 +60,7 @@ class FolderStore:
             raise self._failed(key, error) from error
         return Listed(key, found.st_size, f"{found.st_mtime_ns}-{found.st_size}", found.st_mtime)
 
-    def fetch(self, key: str, target: Path, size_bytes: int) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
         """Copy a file."""
         source = self._path(key)
         try:

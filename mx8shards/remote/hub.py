@@ -127,8 +127,11 @@ class Hub:
                 return None
             raise
 
-    def fetch(self, key: str, target: Path, size_bytes: int) -> None:
-        """Write a whole file into the new file `target`. A broken attempt is continued where it stopped."""
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
+        """Write a whole file into the new file `target`. A broken attempt is continued where it stopped.
+
+        `in_ranges` changes nothing: each range would be redirected to a storage server anew.
+        """
         etag = ""
         with PartialFile(target) as file:
 

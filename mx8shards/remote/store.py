@@ -73,8 +73,12 @@ class Store(Protocol):
     def head(self, key: str) -> Listed | None:
         """Size and ETag of an object; None if there is none."""
 
-    def fetch(self, key: str, target: Path, size_bytes: int) -> None:
-        """Write a whole object of this size into the new file `target`, without fsync."""
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
+        """Write a whole object of this size into the new file `target`, without fsync.
+
+        With `in_ranges`, a large one comes in parallel ranges, if the store can do that: it is here sooner, for more
+        requests.
+        """
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         """Store an object and return its ETag. Large files go in parts, which are removed if that fails.

@@ -105,12 +105,12 @@ class ForkSafe:
         """Size and ETag of an object."""
         return self._answer(lambda store: store.head(key))
 
-    def fetch(self, key: str, target: Path, size_bytes: int) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
         """Write a whole object into the new file `target`."""
 
         def fetch(store: Store) -> None:
             try:
-                store.fetch(key, target, size_bytes)
+                store.fetch(key, target, size_bytes, in_ranges=in_ranges)
             except HelperEndedError:
                 operations.unlink(target)
                 raise
@@ -199,9 +199,9 @@ class StoreProcess:
         found: Listed | None = self._ask("head", key)
         return found
 
-    def fetch(self, key: str, target: Path, size_bytes: int) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
         """Write a whole object into the new file `target`."""
-        self._ask("fetch", key, target.absolute(), size_bytes)
+        self._ask("fetch", key, target.absolute(), size_bytes, in_ranges=in_ranges)
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         """Store an object and return its ETag."""

@@ -21,7 +21,7 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.local_files import check_hash, shard_name
-from mx8shards.shards.providers import NO_LIMIT, Cause, Eviction, Fetches, LocalFiles, Provider
+from mx8shards.shards.providers import NO_LIMIT, Cause, Eviction, Fetches, LocalFiles, NoRoomYetError, Provider
 from mx8shards.shards.shard import OpenFiles, Shard
 from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import Snapshot
@@ -177,8 +177,8 @@ class Shards:
         opened, entry = self._entry(i)
         return shard_name(opened.snapshot, entry.stored)
 
-    def provide(self, i: int) -> None:
-        """Make the file of shard `i` local, unless it is. This may take long.
+    def provide(self, i: int, *, ahead: bool = False) -> None:
+        """Make the file of shard `i` local, unless it is. This may take long. `ahead`: see Provider.provide.
 
         Thread-safe: of several threads, one provides, and the others wait for it. A forked child does not wait for a
         thread of its parent.
@@ -189,22 +189,23 @@ class Shards:
         mine: Future[Path] = Future()
         under_way = self._under_way.setdefault(key, mine)  # atomic under the GIL
         if under_way is not mine:
-            with suppress(RemoteError):  # it may have begun in an outage that is over; this caller has a deadline, too
+            # It may have begun in an outage that is over, and this caller has a deadline, too; or it was only ahead.
+            with suppress(RemoteError, NoRoomYetError):
                 under_way.result()
                 return
-            self._provide(i)
+            self._provide(i, ahead=ahead)
             return
         try:
-            mine.set_result(self._provide(i))
+            mine.set_result(self._provide(i, ahead=ahead))
         except BaseException as error:
             mine.set_exception(error)
             raise
         finally:
             del self._under_way[key]
 
-    def _provide(self, i: int) -> Path:
+    def _provide(self, i: int, *, ahead: bool) -> Path:
         opened, entry = self._entry(i)
-        path = opened.provider.provide(entry)
+        path = opened.provider.provide(entry, ahead=ahead)
         shard = self._open[i]
         if shard is None:
             self._provided[i] = path

@@ -58,10 +58,6 @@ class Eviction(Protocol):
     def sizes(self) -> Ints:
         """The bytes that each shard of the snapshot takes."""
 
-    @property
-    def ahead(self) -> set[int]:
-        """The shards that are provided before a batch needs them. Providing one may raise NoRoomYetError."""
-
     def follow(self, shard: Ints, begin: Ints, end: Ints) -> Follower | None:
         """Begin a run, which uses shard `shard[k]` at order positions from `begin[k]` to before `end[k]`.
 
@@ -97,9 +93,10 @@ class Provider(Protocol):
     def awaits(self, entry: Entry) -> Cause | None:
         """Why the shard's file is not local yet ("unpack", "network"); None if it is. A quick estimate."""
 
-    def provide(self, entry: Entry) -> Path:
+    def provide(self, entry: Entry, *, ahead: bool = False) -> Path:
         """Make the shard's file local and return its path.
 
+        `ahead`: no batch needs it yet, so NoRoomYetError is raised if there is no room for it beside what is needed.
         FormatError, IntegrityError or DatasetNotFoundError mean that the shard is damaged or missing, which a Loader's
         on_error= may skip. RemoteError and DiskError are not errors of the shard: the network or the disk failed, or
         the store no longer has the object that the index names.
@@ -155,7 +152,7 @@ class LocalFiles:
             return "unpack"  # `provide` raises the error
         return None if found is not None and not self.check else "unpack"
 
-    def provide(self, entry: Entry) -> Path:
+    def provide(self, entry: Entry, *, ahead: bool = False) -> Path:
         """The raw file of a shard: in the dataset's directory, in a cache, or unpacked into a cache now.
 
         The hash of a compressed file is verified before it is unpacked, and always if `check` is true.

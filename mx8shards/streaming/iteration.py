@@ -59,6 +59,8 @@ def read_samples(samples: AllSamples, ids: Ids, get: Callable[[int], Any] | None
     if get is not None:
         yield from map(get, ids.tolist())
         return
+    if not len(ids):
+        return
     shards = samples.locate(ids)
     rows = ids - samples.starts[shards]
     read = 0

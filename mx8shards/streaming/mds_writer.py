@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mx8shards.errors import FormatError, SchemaError, ShardsError
+from mx8shards.format import compression as compressions
 from mx8shards.format.columns import Columns
 from mx8shards.format.encodings import get_encoding
 from mx8shards.format.sizes import parse_size_limit
@@ -55,6 +56,7 @@ class MDSWriter:
         self.column_encodings = [columns[name] for name in self.column_names]
         self.column_sizes = [_size(name, columns[name]) for name in self.column_names]
         self.compression = compression or None
+        compressions.check(self.compression)
         self.hashes = checked_hashes(hashes)
         self.keep_local = keep_local
         self.size_limit = parse_size_limit(size_limit or None)

@@ -63,10 +63,10 @@ class OwnDecompression:
             return None
         return self._inner.awaits(entry) or ("unpack" if entry.zip is not None else None)
 
-    def provide(self, entry: Entry) -> Path:
+    def provide(self, entry: Entry, *, ahead: bool = False) -> Path:
         """The raw file, decompressed by the stream under another name, and renamed when it is whole."""
         if entry.zip is None:
-            return self._inner.provide(entry)
+            return self._inner.provide(entry, ahead=ahead)
         beside = existing_raw_file(self._snapshot, entry)
         if beside is not None:
             return beside

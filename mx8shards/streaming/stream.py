@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ class Stream:
         return shares.epoch_size
 
 
-def require_hash(name: str, hashes: Mapping[str, str] | Sequence[str]) -> None:
+def require_hash(name: str, hashes: Collection[str]) -> None:
     """SettingError unless the index has this hash."""
     if name not in hashes:
         known = ", ".join(sorted(hashes)) or "none"

@@ -45,8 +45,9 @@ def open_stream(stream: Stream, *, cache_limit: int | None, allow_unsafe_types: 
             raise
         return SplitSamples(stream.directory, data, _source_url(remote), stream.deadline_s, stream.local, stream.split)
     if stream.validate_hash:
-        for kind in opened.snapshot.index.kinds:
-            require_hash(stream.validate_hash, kind.hashes)
+        index = opened.snapshot.index
+        for kind in index.kinds:
+            require_hash(stream.validate_hash, {*kind.hashes, *index.raw.hashes, *index.zip.hashes})
     shards = Shards.of((opened,))
     return MdsSamples(shards, stream.local, stream.split, allow_unsafe_types=allow_unsafe_types)
 

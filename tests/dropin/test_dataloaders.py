@@ -67,6 +67,12 @@ def test_a_state_without_a_batch_size_resumes_at_the_next_batch(numbers: Path) -
     assert ids(after) == ids(batches)
 
 
+@pytest.mark.parametrize("workers", [0, 8])
+def test_few_samples_for_many_workers(workers: int, tmp_path: Path) -> None:
+    dataset = StreamingDataset(local=str(write(tmp_path, 0, 10)), batch_size=8)
+    assert sorted(i for batch in ids(loader(dataset, workers)) for i in batch) == list(range(10))
+
+
 def test_spawned_workers_read_the_same_batches(numbers: Path) -> None:
     streams = [Stream(local=str(numbers / name), proportion=0.5) for name in "ab"]
     dataset = StreamingDataset(streams=streams, batch_size=8, shuffle=True)

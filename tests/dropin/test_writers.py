@@ -163,6 +163,10 @@ def test_a_directory_with_files_is_emptied_only_with_exist_ok(tmp_path: Path) ->
     root = write(tmp_path / "data", 0, 3)
     with pytest.raises(FileExistsError):
         write(root, 10, 13)
+    for mistake in ({"compression": "lzma"}, {"hashes": "crc"}, {"size_limit": -1}, {"threads": 2}):
+        with pytest.raises(ValueError, match=next(iter(mistake))):
+            ours.MDSWriter(out=str(root), columns=COLUMNS, exist_ok=True, **mistake)
+    assert len(ours.LocalDataset(str(root))) == 3  # a mistake loses nothing
     write(root, 10, 13, exist_ok=True)
     assert [each["id"] for each in ours.LocalDataset(str(root))] == [10, 11, 12]
 

@@ -72,7 +72,7 @@ class OnCommand:
     def close(self) -> None:
         pass
 
-    def provide(self, entry: Entry) -> Path:
+    def provide(self, entry: Entry, *, ahead: bool = False) -> Path:
         if number(entry) not in self.done:
             self.begun.append(number(entry))
             self.act(number(entry))
@@ -319,7 +319,7 @@ def test_zstd_shards_are_unpacked_ahead_in_the_pool(tmp_path: Path, monkeypatch:
     real = LocalFiles.provide
     threads: list[str] = []
 
-    def provide(self: LocalFiles, entry: Entry) -> Path:
+    def provide(self: LocalFiles, entry: Entry, *, ahead: bool = False) -> Path:
         threads.append(threading.current_thread().name)
         return real(self, entry)
 

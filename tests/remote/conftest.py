@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mx8shards.remote import object_store
 from tests.remote.fault_server import FaultServer
 
 _REQUEST = re.compile(r'"(?:\x1b\[\d+m)*([A-Z]+) (\S+) HTTP')
@@ -89,6 +90,12 @@ def s3_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+
+@pytest.fixture
+def with_s5cmd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """s5cmd fetches large objects, as under TLS, which the servers of most tests do not have."""
+    monkeypatch.setattr(object_store, "_is_for_s5cmd", lambda access: True)
 
 
 @pytest.fixture

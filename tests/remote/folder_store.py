@@ -46,7 +46,7 @@ class FolderStore:
         found = path.stat()
         return Listed(key, found.st_size, hashlib.sha256(path.read_bytes()).hexdigest(), found.st_mtime)
 
-    def fetch(self, key: str, target: Path, size_bytes: int) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
         data = self._data(key)
         with open(target, "xb") as file:
             file.write(data)

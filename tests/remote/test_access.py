@@ -225,6 +225,7 @@ def test_a_private_certificate_is_trusted_by_both_engines_if_it_is_named(
     store.close()
 
 
+@pytest.mark.usefixtures("with_s5cmd")
 def test_requester_pays_is_said_by_both_engines(
     server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -257,7 +258,7 @@ def made_credentials(server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_pat
     write_config(monkeypatch, tmp_path, f"[default]\ncredential_process = {command}\n", "")
 
 
-@pytest.mark.usefixtures("made_credentials")
+@pytest.mark.usefixtures("made_credentials", "with_s5cmd")
 def test_credentials_that_expire_early_are_made_anew_by_both_engines(server: KeyServer, tmp_path: Path) -> None:
     store = s3_store()
     store.fetch("x", tmp_path / "1", len(SHARD))
@@ -335,6 +336,7 @@ def command_lines() -> bytes:
 
 
 @pytest.mark.skipif(find_s5cmd() is None, reason="s5cmd is not installed")
+@pytest.mark.usefixtures("with_s5cmd")
 def test_no_log_error_repr_pickle_or_command_line_shows_a_secret(
     server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

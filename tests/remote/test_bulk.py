@@ -22,7 +22,10 @@ from mx8shards.remote.store import Store
 from tests.remote.conftest import SECRET, S3Server
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(find_s5cmd() is None, reason="s5cmd is not installed")
+pytestmark = [
+    pytest.mark.skipif(find_s5cmd() is None, reason="s5cmd is not installed"),
+    pytest.mark.usefixtures("with_s5cmd"),
+]
 
 MIB = 1 << 20
 
@@ -174,7 +177,9 @@ def test_the_child_ends_with_a_store_that_is_dropped(bucket: str, tmp_path: Path
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
+from mx8shards.remote import object_store
 from mx8shards.remote.open_store import open_store
+object_store._is_for_s5cmd = lambda access: True
 store = open_store(sys.argv[1])
 store.fetch("shard", Path(sys.argv[2]), 1 << 20)
 child, = [p.name for p in Path("/proc").glob("[0-9]*")

@@ -6,6 +6,7 @@ import itertools
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
+from mx8shards.shards.providers import NoRoomYetError
 from tests.remote.conftest import S3Server
 from tests.remote.mirrors import URL, bytes_of, residue, serve, shards_of, upload
 
 
-def write(root: Path, shards: int, rows: int = 10) -> str:
-    with mx8.Writer(root, columns={"x": "int", "text": "str"}, size_limit=10_000) as writer:
+def write(root: Path, shards: int, rows: int = 10, **options: Any) -> str:
+    with mx8.Writer(root, columns={"x": "int", "text": "str"}, size_limit=10_000, **options) as writer:
         for i in range(shards * rows):
             writer.write({"x": i, "text": f"{i:<900}"})
     return str(writer.snapshot)
@@ -74,6 +76,84 @@ def test_a_limit_below_the_dataset_is_refused_for_a_whole_shuffle_and_below_the_
         for _ in range(2):
             assert sorted(x for batch in least for x in batch["x"].tolist()) == list(range(300))
     assert bytes_of(tmp_path / "cache") <= enough
+
+
+def test_a_whole_shuffle_with_room_for_everything_keeps_no_intervals_for_its_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "data", 20)
+    serve(tmp_path / "data", monkeypatch)
+    options: dict[str, Any] = {"batch_size": 10, "output": "numpy", "threads": 1}
+
+    def interval_bytes(shuffle: Any) -> int:
+        with mx8.Loader(dataset, shuffle=shuffle, **options) as loader:
+            batches = iter(loader)
+            next(batches)
+            found = sum(path.stat().st_size for path in (tmp_path / "cache/.mx8shards/readers").glob("*"))
+            assert len([*batches]) == len(loader) - 1
+        return found
+
+    total = bytes_of(tmp_path / "data")
+    with mx8.Dataset(URL, local=tmp_path / "cache", cache_limit=total) as dataset:
+        assert 0 < interval_bytes(mx8.BlockShuffle(shards=2)) < 2_000
+        assert interval_bytes(True) < 2_000
+
+
+def test_copies_of_kept_compressed_shards_are_within_the_limit_and_leave_before_what_must_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "data", 24, compression="zstd")
+    store = serve(tmp_path / "data", monkeypatch)
+    packed = [path.stat().st_size for path in (tmp_path / "data").glob("*.zstd")]
+    limit = sum(packed) + 5 * 10_000  # and the raw files of the window
+    cache, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
+    options: dict[str, Any] = {"local": cache, "cache_limit": limit, "keep_zip": True, "cache_dir": elsewhere}
+    with (
+        mx8.Dataset(URL, **options) as dataset,
+        mx8.Loader(dataset, batch_size=5, shuffle=mx8.BlockShuffle(shards=2), output="numpy", threads=1) as loader,
+    ):
+        for _ in range(3):
+            seen = []
+            for batch in loader:
+                seen += batch["x"].tolist()
+                assert sum(path.stat().st_size for path in [*cache.glob("*.mds*")] if path.exists()) <= limit
+            assert sorted(seen) == list(range(240))
+    assert sorted(key for key in store.asked if key.endswith("zstd")) == sorted(
+        path.name for path in (tmp_path / "data").glob("*.zstd")
+    )
+    assert not elsewhere.exists()
+    assert residue(cache) == []
+
+
+@pytest.mark.parametrize("keep_zip", [False, True])
+def test_a_compressed_shard_does_not_leave_to_make_room_for_its_own_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep_zip: bool
+) -> None:
+    write(tmp_path / "data", 4, compression="zstd")
+    serve(tmp_path / "data", monkeypatch)
+    options: dict[str, Any] = {"local": tmp_path / "cache", "cache_dir": tmp_path / "elsewhere"}
+    with mx8.Dataset(URL, keep_zip=True, **options) as dataset:
+        assert len(list(dataset)) == 40
+        index = dataset.shards.snapshots[0].index
+    least = int((index.raw.size_bytes + index.zip.size_bytes).max())
+    for number in range(4):
+        with mx8.Dataset(URL, keep_zip=keep_zip, cache_limit=least, deadline_s=5, **options) as dataset:
+            assert dataset[10 * number]["x"] == 10 * number
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_a_limit_below_the_largest_shard_is_refused_when_the_dataset_is_opened(
+    compression: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "data", 3, compression=compression)
+    serve(tmp_path / "data", monkeypatch)
+    with pytest.raises(mx8.SettingError, match=r"^cache_limit: expected at least \d+ bytes, for the largest") as caught:
+        mx8.Dataset(URL, local=tmp_path / "cache", cache_limit=2_000)
+    enough = int(re.findall(r"at least (\d+)", str(caught.value))[0])
+    for keep_zip in (False, True):
+        options: dict[str, Any] = {"cache_limit": enough, "keep_zip": keep_zip, "deadline_s": 5}
+        with mx8.Dataset(URL, local=tmp_path / f"{keep_zip}", **options) as dataset:
+            assert [sample["x"] for sample in dataset] == list(range(30))
 
 
 def test_any_order_is_followed(bucket: str, tmp_path: Path) -> None:
@@ -173,3 +253,64 @@ def test_four_jobs_at_different_phases_share_a_cache(
         assert max(max(later) for _, _, *later in fetched) <= 1.1 * (1 - part) * count
         assert bytes_of(tmp_path / "cache") <= limit
     assert residue(tmp_path / "cache") == []
+
+
+def test_two_loaders_of_one_dataset_share_a_small_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one provides ahead, where there may be no room for it, the other needs now."""
+    write(tmp_path / "data", 24)
+    serve(tmp_path / "data", monkeypatch)
+    limit = bytes_of(tmp_path / "data") // 3
+    options: dict[str, Any] = {"batch_size": 10, "output": "numpy", "threads": 1, "shuffle": mx8.BlockShuffle(shards=2)}
+    with mx8.Dataset(URL, local=tmp_path / "cache", cache_limit=limit, deadline_s=20) as dataset:
+        loaders = [mx8.Loader(dataset, seed=seed, **options) for seed in (1, 1, 2)]
+        for _ in range(2):
+            seen: list[list[int]] = [[] for _ in loaders]
+            for batches in zip(*loaders, strict=True):
+                for some, batch in zip(seen, batches, strict=True):
+                    some += batch["x"].tolist()
+            assert [sorted(some) for some in seen] == [list(range(240))] * len(loaders)
+        for loader in loaders:
+            loader.close()
+    assert residue(tmp_path / "cache") == []
+
+
+def test_a_shard_that_is_needed_is_provided_although_there_was_no_room_for_it_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "data", 4)
+    serve(tmp_path / "data", monkeypatch)
+    limit = bytes_of(tmp_path / "data") // 2
+    with mx8.Dataset(URL, local=tmp_path / "cache", cache_limit=limit) as dataset:
+        shards = dataset.shards
+        ((_, room),) = shards.limited
+        run = room.follow(np.arange(3), np.array([0, 1, 2]), np.array([1, 2, 3]))
+        for number in (0, 1):
+            shards.provide(number)
+        with pytest.raises(NoRoomYetError):
+            shards.provide(2, ahead=True)
+        refused, go = threading.Event(), threading.Event()
+        real = room._make_room
+
+        def make_room(name: str, size_bytes: int, *, ahead: bool) -> bool:
+            if ahead:
+                refused.set()
+                go.wait(60)
+            return bool(real(name, size_bytes, ahead=ahead))
+
+        monkeypatch.setattr(room, "_make_room", make_room)
+
+        def provide_ahead() -> None:
+            with pytest.raises(NoRoomYetError):
+                shards.provide(2, ahead=True)
+
+        early = threading.Thread(target=provide_ahead)
+        early.start()
+        refused.wait(60)
+        needed = threading.Thread(target=shards.provide, args=(2,))
+        needed.start()
+        go.set()
+        early.join()
+        needed.join()
+        assert shards.awaits(2) is None
+        assert run is not None
+        run.close()

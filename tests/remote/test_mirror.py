@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.remote import mirror, provider, readers
+from tests.forked import forked
 from tests.remote.conftest import S3Server
 from tests.remote.fault_server import FaultServer
 from tests.remote.folder_store import FolderStore
@@ -592,6 +595,40 @@ def test_files_get_the_mode_of_the_umask_and_the_group_of_the_directory(
         found = path.stat()
         assert found.st_gid == 4242, path
         assert stat.S_IMODE(found.st_mode) & 0o777 == (0o775 if path.is_dir() else 0o664), path
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become other users")
+@pytest.mark.parametrize("setgid", [True, False], ids=["setgid", "plain"])
+@pytest.mark.parametrize("limited", [True, False], ids=["limited", "unlimited"])
+def test_users_of_a_group_share_a_mirror(
+    data: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch, setgid: bool, limited: bool
+) -> None:
+    group = 4242
+    limit = sum(sorted(path.stat().st_size for path in data.glob("*.mds"))[-3:]) if limited else None
+    with TemporaryDirectory(prefix="shared") as shared:  # the parents of tmp_path are root's only
+        os.chmod(shared, 0o755)
+        base = Path(shared) / "cache"
+        base.mkdir()
+        os.chown(base, -1, group)
+        os.chmod(base, 0o2775 if setgid else 0o775)
+        monkeypatch.setenv("MX8SHARDS_CACHE", str(base))
+
+        def read(user: int, positions: range) -> None:
+            os.setgroups([group])
+            os.setgid(user)
+            os.setuid(user)
+            os.umask(0o002)
+            with mx8.Dataset(URL, cache_limit=limit) as dataset:
+                assert [dataset[i]["x"] for i in positions] == [*positions]
+
+        store.root = Path(shared) / "data"
+        shutil.copytree(data, store.root)
+        for user, positions in [(4001, range(60)), (4002, range(30, 120)), (4001, range(120))]:
+            child = forked(partial(read, user, positions))
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        (root,) = base.iterdir()
+        assert {path.stat().st_gid for path in (base, *base.rglob("*"))} == {group}
+        assert residue(root) == []
 
 
 def test_a_full_disk_names_the_cache(data: Path, store: FolderStore, cache: Path) -> None:

@@ -36,6 +36,14 @@ def test_a_missing_object_is_named(bucket: str) -> None:
     assert pickle.loads(pickle.dumps(caught.value)).reason == "missing"
 
 
+def test_a_large_object_costs_one_request_over_http(fault_server: FaultServer, tmp_path: Path) -> None:
+    data = os.urandom(3 << 20)
+    fault_server.put("shard", data)
+    open_store(fault_server.url()).fetch("shard", tmp_path / "shard", len(data))
+    assert (tmp_path / "shard").read_bytes() == data
+    assert [request.operation for request in fault_server.requests] == ["read"]
+
+
 def test_spans_are_read_in_the_order_asked_for(bucket: str) -> None:
     store = open_store(bucket)
     data = os.urandom(5 << 20)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ def url(fault_server: FaultServer, tmp_path: Path) -> str:
 
 def in_mid_epoch(server: FaultServer, out: Path, process: subprocess.Popen[str], outage_s: float) -> list[Any]:
     """One scene of four ranks, which an outage meets in mid-epoch; the results of each."""
-    server.delay_s, server.resets = 0.3, 0
+    server.delay_s, server.resets = 0.4, 0
     (out / "go").touch()
     wait_for(out / "begun", process)
     with server.outage():
@@ -61,9 +64,16 @@ def train(url: str, out: Path, repository: Path, server: FaultServer, *scenes: t
         (out / name).mkdir(parents=True)
     command = [sys.executable, "-m", "tests.remote.ranks", url, str(out)]
     command += [f"{name}:{deadline_s}" for name, deadline_s, _ in scenes]
-    with subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True) as process:
-        found = [in_mid_epoch(server, out / name, process, outage_s) for name, _, outage_s in scenes]
-        said = process.communicate(timeout=60)[1]
+    with subprocess.Popen(
+        command, cwd=repository, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            found = [in_mid_epoch(server, out / name, process, outage_s) for name, _, outage_s in scenes]
+            said = process.communicate(timeout=60)[1]
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its ranks wait for the next scene
+            raise
     assert process.returncode == 0, said
     return found
 
@@ -75,14 +85,17 @@ def check_all_seen(found: Any) -> None:
 def test_four_ranks_get_over_a_short_outage_and_after_one_beyond_the_deadline_all_resume_exactly(
     url: str, fault_server: FaultServer, tmp_path: Path, repository: Path
 ) -> None:
-    scenes = [("short", 20.0, 5.0), ("long", 1.5, 4.0)]
-    short, long = train(url, tmp_path / "out", repository, fault_server, *scenes)
+    scenes = [("short", 20.0, 5.0), ("long", 3.0, 6.0), ("nodes", 3.0, 6.0)]
+    short, long, nodes = train(url, tmp_path / "out", repository, fault_server, *scenes)
     assert [one["error"] for one in short] == [None] * WORLD, short[0].get("message")
     check_all_seen(short)
-    for one in long:
+    assert ["seen by rank 0" in one["message"] for one in nodes] == [False, True, True, True], nodes
+    assert max(one["after_s"] for one in nodes) < 60, "a rank waited for its own deadline"
+    for one in [*long, *nodes]:
         assert (one["error"], one["cause"], one["reason"]) == ("LoaderError", "RemoteError", "network"), one
         assert one["error_again"] is None
     check_all_seen(long)
+    check_all_seen(nodes)
 
 
 @pytest.mark.hunt

@@ -100,6 +100,7 @@ def test_an_upload_gets_the_time_that_it_needs_on_a_slow_connection() -> None:
 
 
 @pytest.mark.parametrize("engine", ["s5cmd", "obstore"])
+@pytest.mark.usefixtures("with_s5cmd")
 def test_a_shard_that_comes_slowly_is_no_outage(
     fault_server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
@@ -192,6 +193,7 @@ SHARD = os.urandom(2 << 20)
 
 
 @pytest.mark.skipif(find_s5cmd() is None, reason="s5cmd is not installed")
+@pytest.mark.usefixtures("with_s5cmd")
 def test_an_object_that_stalls_in_s5cmd_comes_from_obstore_and_disturbs_no_other(
     s3_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

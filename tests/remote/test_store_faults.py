@@ -18,8 +18,11 @@ import pytest
 import mx8shards as mx8
 from mx8shards.remote import object_store
 from mx8shards.remote.open_store import open_store
+from mx8shards.remote.parallel_ranges import RANGE_BYTES
 from tests.remote.deadlines import in_time
 from tests.remote.fault_server import KINDS, MULTIPART, FaultServer, Kind, Operation, Place
+
+pytestmark = pytest.mark.usefixtures("with_s5cmd")
 
 PLACES: tuple[Place, ...] = ("first", "middle", "last")
 DEADLINE_S = 2.0
@@ -31,6 +34,7 @@ BULK = random.Random(4).randbytes(object_store._BULK_FROM + 1)  # the least that
 INDEX = b'{"shards": [], "version": 2}' * 50
 OLD_INDEX = INDEX[::-1]
 LARGE = random.Random(3).randbytes(20 << 20)
+LONG = random.Random(5).randbytes(RANGE_BYTES + 1000)
 SPANS = [(10, 3000), (3 << 19, (3 << 19) + 70_000), ((3 << 20) - 900, 3 << 20)]  # too far apart for one request
 
 TRANSIENT: tuple[Kind, ...] = (500, 503, "reset", "hang", "cut", "drip")  # what a second attempt helps against
@@ -63,6 +67,11 @@ def fetch_shards(store: Any, server: FaultServer, place: Path) -> Any:
 def fetch_bulk(store: Any, server: FaultServer, place: Path) -> Any:
     store.fetch("bulk", place / "bulk", len(BULK))
     return (place / "bulk").read_bytes()
+
+
+def fetch_in_ranges(store: Any, server: FaultServer, place: Path) -> Any:
+    store.fetch("long", place / "long", len(LONG), in_ranges=True)
+    return (place / "long").read_bytes()
 
 
 def read_spans(store: Any, server: FaultServer, place: Path) -> Any:
@@ -104,6 +113,14 @@ WORK = {
         lambda found, server: found == BULK,
         ("flip", "stale", "replaced"),
     ),
+    "in ranges": Work(
+        ("read",),
+        ("long",) * 3,
+        fetch_in_ranges,
+        lambda found, server: found == LONG,
+        ("flip", "stale", "replaced"),
+        3 * DEADLINE_S,
+    ),
     "range": Work(
         ("read",),
         ("shard0",) * 3,
@@ -141,7 +158,8 @@ def server(fault_server: FaultServer) -> FaultServer:
     """Every object that is read was replaced once, so that there is a stale version of it."""
     fault_server.page_keys = 2
     shards = [(f"shard{number}", OLD_SHARD, SHARD) for number in range(3)]
-    for key, old, new in [("index.json", OLD_INDEX, INDEX), ("bulk", BULK[::-1], BULK), *shards]:
+    large = [("bulk", BULK[::-1], BULK), ("long", LONG[::-1], LONG)]
+    for key, old, new in [("index.json", OLD_INDEX, INDEX), *large, *shards]:
         fault_server.put(key, old)
         fault_server.put(key, new)
     for number in range(5):

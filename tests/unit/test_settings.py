@@ -129,12 +129,14 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
     "MultiCrop": {"each": ({}, None, 5, [mx8.ResizeCrop(5)], {"a": 5}, {1: mx8.ResizeCrop(5)})},
     "register_encoding": {"name": ("int", "", "a:b", 3, None), "encoding": (5, None)},
     "verify": {
+        "deadline_s": DEADLINES,
         "data": NO_FLAGS,
         "subset": ("0%", "101%", "five", 0, -1, 1.5, NAN, True, [1], b"5%"),
         "seal": NO_FLAGS,
         "repair": NO_FLAGS,
     },
     "merge": {
+        "deadline_s": DEADLINES,
         "parts": ("part", 5, None),
         "how": NO_TEXTS,
         "mode": NO_TEXTS,
@@ -143,6 +145,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "single_writer": NO_FLAGS,
     },
     "convert_from": {
+        "deadline_s": DEADLINES,
         "source": ("parquet", "recipe.py", "", None, 5, TextFolder),
         "out": (None,),
         "append": NO_FLAGS,
@@ -154,10 +157,12 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "single_writer": NO_FLAGS,
     },
     "gc": {
+        "deadline_s": DEADLINES,
         "keep": (-1, None, *NO_INTS),
         "older_than_days": (7, 0.5, "7"),  # of a dataset that is local
     },
     "sync": {"single_writer": NO_FLAGS, "deadline_s": DEADLINES},
+    **{name: {"deadline_s": DEADLINES} for name in ("diff", "log", "summary")},
     "transforms.RandomHorizontalFlip": TRANSFORM,
     "transforms.RandomGrayscale": TRANSFORM,
     "transforms.ColorJitter": {
@@ -215,6 +220,9 @@ def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
         "verify": {"link": root},
         "merge": {"parts": [root], "out": tmp_path / "merged"},
         "gc": {"link": root},
+        "log": {"link": root},
+        "summary": {"link": root},
+        "diff": {"a": root, "b": root},
         "sync": {"source": root, "target": tmp_path / "copy"},
         "convert_from": {"source": TEXT_FOLDERS, "src": root, "out": tmp_path / "new"},
         "MultiCrop": {},

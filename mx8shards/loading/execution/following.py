@@ -9,7 +9,7 @@ import numpy as np
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.groups import Group
 from mx8shards.order.shard_uses import ShardUses
-from mx8shards.shards.providers import Eviction, Follower
+from mx8shards.shards.providers import Follower
 
 _MOST_AHEAD = 8
 _AHEAD_PART = 5  # simulated: with more than a fifth of the cache ahead, later epochs fetch noticeably more
@@ -31,7 +31,7 @@ class Following:
         self._plan = plan
         self._in_flight = in_flight
         self._planned = position, position
-        self._limited = plan.shards.limited
+        self._limited = [each for each in plan.shards.limited if each[1].limit_bytes < int(each[1].sizes.sum())]
         self._followers: list[Follower] = []
         self._uses: ShardUses | None = None
         if self._limited:
@@ -44,7 +44,8 @@ class Following:
             self._to_release: set[int] = set()
             self._follow(self._uses.then(plan.uses(epoch + 1), len(plan.order)))
         elif plan.shards.evictions and plan.uses_are_quick:
-            # Nothing is evicted for this run, but other jobs on its caches must know what it needs.
+            # Nothing is evicted for this run, but other jobs on its caches must know what it needs. Where that takes
+            # as many intervals as samples, as in a whole shuffle, they are not told, and it may have to fetch again.
             self._follow(plan.uses(epoch).then(plan.uses(epoch + 1), len(plan.order)))
 
     def _follow(self, uses: ShardUses) -> None:
@@ -126,18 +127,7 @@ class Following:
 
     def _keeps_a_part(self, i: int) -> bool:
         """Whether shard `i` is in a cache that cannot keep all of its dataset."""
-        return any(eviction.limit_bytes < int(eviction.sizes.sum()) for _, eviction in self._limits_of(i))
-
-    def ahead(self, i: int, *, is_ahead: bool) -> None:
-        """Mark a shard as provided before a batch needs it, or as needed now."""
-        for first, eviction in self._limits_of(i):
-            (eviction.ahead.add if is_ahead else eviction.ahead.discard)(i - first)
-
-    def _limits_of(self, i: int) -> Iterator[tuple[int, Eviction]]:
-        """The limited cache of shard `i`, if there is one, and the number of its first shard."""
-        for first, eviction in self._limited:
-            if first <= i < first + len(eviction.sizes):
-                yield first, eviction
+        return any(first <= i < first + len(eviction.sizes) for first, eviction in self._limited)
 
     def close(self) -> None:
         """The run has ended."""

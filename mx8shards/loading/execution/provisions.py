@@ -86,8 +86,6 @@ class Provisions:
         numbers = list(numbers)
         missing = [i for i in numbers if i in self._under_way or self._shards.awaits(i) is not None]
         self._known.update(numbers)
-        for i in self._ahead.intersection(numbers):
-            self._following.ahead(i, is_ahead=False)
         self._ahead.difference_update(numbers)  # also those that are local by now, so that later ones can begin
         for i in missing:
             if i not in self._failures:
@@ -103,8 +101,6 @@ class Provisions:
     def end(self) -> None:
         """Cancel the tasks that no thread has taken yet, when the planner ends or restarts."""
         self._queued.clear()
-        for i in self._ahead:
-            self._following.ahead(i, is_ahead=False)
         self._following.close()
 
     def _await(self, i: int) -> None:
@@ -145,7 +141,6 @@ class Provisions:
             if i not in self._known and self._shards.awaits(i) is not None:
                 self._known.add(i)
                 self._ahead.add(i)
-                self._following.ahead(i, is_ahead=True)
                 self._begin(i, "later")
 
     def _next_shards(self) -> Iterator[int]:
@@ -169,7 +164,8 @@ class Provisions:
             self._queued[i] = None
         elif i not in self._queued:
             return  # a thread runs its task
-        self._submit(i, partial(_provide, i, self._shards, self._queued, self._done), lane)
+        ahead = lane == "later"
+        self._submit(i, partial(_provide, i, self._shards, self._queued, self._done, ahead), lane)
 
 
 def _provide(
@@ -177,13 +173,14 @@ def _provide(
     shards: Shards,
     queued: dict[int, None],
     done: SimpleQueue[tuple[int, Exception | None]],
+    ahead: bool,
     _: ResourceOf,
 ) -> None:
     """Provide shard i, unless another task has taken it or it was cancelled."""
     if queued.pop(i, i) is not None:
         return
     try:
-        shards.provide(i)
+        shards.provide(i, ahead=ahead)
     except Exception as error:  # noqa: BLE001 - raised when the shard is needed
         done.put((i, without_traceback(error)))
     except BaseException as error:  # noqa: BLE001

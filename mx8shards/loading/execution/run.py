@@ -21,11 +21,12 @@ from contextlib import suppress
 from queue import Empty
 from threading import Thread
 
-from mx8shards.errors import LoaderError
+from mx8shards.errors import LoaderError, RemoteError
 from mx8shards.loading.budget.banks import nobody_waits
+from mx8shards.loading.execution import other_ranks
 from mx8shards.loading.execution.admission import Admission
 from mx8shards.loading.execution.planner import Planner
-from mx8shards.loading.execution.results import Ready, Result
+from mx8shards.loading.execution.results import Failed, Ready, Result
 from mx8shards.loading.execution.run_state import Assembly, Cut, Message, RunState
 from mx8shards.loading.execution.threads import JOIN_S, start_thread
 from mx8shards.loading.execution.watchdog import INTERVAL_S, Watchdog
@@ -40,6 +41,7 @@ class Run:
         self._state = RunState(assembly, epoch, position)
         self._admission = Admission(self._state)
         self._planner = Planner(self._state, self._admission)
+        self._others = other_ranks.connect(assembly.plan, epoch, position)
         self._arrived: dict[int, tuple[int, Result]] = {}  # by number: the generation, and the result
         self._opened_before_s = assembly.plan.shard_table.files_s
         self._token = object()  # identifies this run to the budget
@@ -69,13 +71,22 @@ class Run:
     # the consumer -----------------------------------------------------------------------------------------------
 
     def take(self) -> Result:
-        """The next result, in order. LoaderError if another thread stops the run meanwhile."""
-        state = self._state
-        number = state.taken
-        if number not in self._arrived:
-            self._wait_for(number)
+        """The next result, in order; or the error of another rank. LoaderError if another thread stops the run."""
+        number = self._state.taken
+        failure = self._others.failure() if self._others is not None else None
+        if failure is None and number not in self._arrived:
+            failure = self._wait_for(number)
+        if failure is not None:
+            return Failed(failure)
+        result = self._taken(number)
+        if self._others is not None and isinstance(result, Failed) and isinstance(result.error, RemoteError):
+            self._others.tell(result.error)
+        return result
+
+    def _taken(self, number: int) -> Result:
+        """The result of a batch that has arrived."""
         _, result = self._arrived.pop(number)
-        state.taken = number + 1
+        self._state.taken = number + 1
         self._admission.taken()
         return result
 
@@ -86,7 +97,7 @@ class Run:
         _, result = self._arrived.get(self._state.taken, (0, None))
         if not isinstance(result, Ready):
             return None
-        self.take()
+        self._taken(self._state.taken)
         return result
 
     def _receive(self, timeout_s: float = 0.0) -> bool:
@@ -109,7 +120,8 @@ class Run:
                 self._arrived[message.number + i] = message.generation, result
         return True
 
-    def _wait_for(self, number: int) -> None:
+    def _wait_for(self, number: int) -> RemoteError | None:
+        """Wait until the result of a batch is here, or until another rank has failed: its error."""
         state = self._state
         watchdog: Watchdog | None = None
         while number not in self._arrived:
@@ -121,6 +133,10 @@ class Run:
             if not self._receive_starving():
                 thread = self._thread.native_id if self._thread is not None else None
                 watchdog.look(thread, planning=self._is_planning)
+                failure = self._others.failure() if self._others is not None else None
+                if failure is not None:
+                    return failure
+        return None
 
     def _receive_starving(self) -> bool:
         """Like `_receive`, but wait for a message, and let the planner and the threads see that the consumer waits."""

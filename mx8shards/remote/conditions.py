@@ -1,0 +1,36 @@
+"""Does a store honour the conditions of a put? Some ignore or refuse them, so it is tried."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from mx8shards.errors import RemoteError
+from mx8shards.remote.store import Store
+
+_NO_CONDITIONS = re.compile("answered (400|405|501)")  # how stores refuse conditions that they do not know
+
+
+def honours_conditions(store: Store) -> bool:
+    """Try whether conditional puts that must fail do so, with an object that is removed again."""
+    key = f".mx8shards/trial-{uuid.uuid4().hex}"
+    try:
+        store.put(key, b"trial", new=True)
+        try:
+            return _refuses(store, key, new=True) and _refuses(store, key, if_match='"0"')
+        finally:
+            store.delete([key])
+    except RemoteError as error:
+        if _NO_CONDITIONS.search(error.message):
+            return False
+        raise
+
+
+def _refuses(store: Store, key: str, *, if_match: str | None = None, new: bool = False) -> bool:
+    try:
+        store.put(key, b"other", if_match=if_match, new=new)
+    except RemoteError as error:
+        if error.reason == "changed":
+            return True
+        raise
+    return False

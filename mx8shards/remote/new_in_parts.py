@@ -1,0 +1,92 @@
+"""How is a large file stored as a new S3 object in parts, on the condition that there is no object of this name?
+
+In parts, a slow or broken connection repeats 16 MiB and not the whole file. boto3 sends them, because obstore knows no
+condition for the request that completes an upload.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mx8shards.disk.map import ReadFile
+from mx8shards.errors import RemoteError, require
+from mx8shards.remote import faults
+
+Run = Callable[[Callable[[], Any], int], Any]
+
+IN_PARTS_FROM = 64 << 20  # bytes; a smaller file goes by one request
+_PART = 16 << 20
+_MOST_PARTS = 9_000  # S3 allows 10,000
+_AT_ONCE = 4
+
+
+def put_new_in_parts(client: Any, bucket: str, key: str, source: Path, run: Run) -> str:
+    """Store a file as a new object, and return its ETag. What was sent is removed after an error.
+
+    RemoteError of reason "changed" if there is an object, "denied" if the store knows no such condition.
+
+    Args:
+        client: A client of boto3.
+        bucket: The bucket.
+        key: The object's key in the bucket.
+        source: The file.
+        run: Makes one request, again after transient faults. Gets a function, and the number of bytes that it sends.
+    """
+    file = ReadFile(source)
+    size = file.size_bytes
+    part = max(_PART, -(-size // _MOST_PARTS))
+    where = {"Bucket": bucket, "Key": key}
+    begun = run(lambda: _answer(client.create_multipart_upload, where), 0)
+    where["UploadId"] = begun["UploadId"]
+
+    def send(number: int) -> dict[str, Any]:
+        begin = (number - 1) * part
+        data = file.read(begin, min(part, size - begin))
+        answer = run(lambda: _answer(client.upload_part, where, PartNumber=number, Body=data), len(data))
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    try:
+        with ThreadPoolExecutor(_AT_ONCE, "mx8shards-part") as threads:
+            parts = list(threads.map(send, range(1, -(-size // part) + 1)))
+        return _completed(client, where, parts, run)
+    except BaseException:
+        with contextlib.suppress(Exception):  # a later gc removes it
+            client.abort_multipart_upload(**where)
+        raise
+
+
+def _completed(client: Any, where: dict[str, str], parts: list[dict[str, Any]], run: Run) -> str:
+    """Complete an upload, and return the object's ETag.
+
+    If the answer is lost, the upload is unknown at the next attempt: then the caller compares the object that is there.
+    """
+    attempts = 0
+
+    def complete() -> Any:
+        nonlocal attempts
+        attempts += 1
+        try:
+            return _answer(client.complete_multipart_upload, where, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+        except RemoteError as error:
+            if attempts > 1 and "NoSuchUpload" in error.message:
+                error.reason = "changed"
+            raise
+
+    return str(run(complete, 0)["ETag"])
+
+
+def _answer(request: Callable[..., Any], where: dict[str, str], **more: Any) -> Any:
+    """The answer to a request of boto3; an error as RemoteError."""
+    exceptions = require("botocore.exceptions", "remote")
+    try:
+        return request(**where, **more)
+    except exceptions.ClientError as error:
+        status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"].get("Code", "")
+        found = faults.of_status(status, code if code.isalnum() else "", f"s3://{where['Bucket']}/{where['Key']}")
+    except exceptions.BotoCoreError as error:  # its text may contain a URL with a signature
+        found = RemoteError(f"no answer ({type(error).__name__})", subject=f"s3://{where['Bucket']}/{where['Key']}")
+    raise found

@@ -1,0 +1,82 @@
+"""Is a large file stored as a new object in parts, never in place of another one, and is nothing left of a failure?"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from mx8shards.errors import RemoteError
+from mx8shards.remote import new_in_parts, object_store
+from mx8shards.remote.open_store import open_store
+from mx8shards.remote.uploads import put_file
+from tests.remote.fault_server import FaultServer, Kind
+
+pytest.importorskip("obstore")
+pytest.importorskip("boto3")
+
+DATA = random.Random(3).randbytes(16 << 20)
+
+
+@pytest.fixture(autouse=True)
+def _smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "IN_PARTS_FROM", 6 << 20)
+    monkeypatch.setattr(new_in_parts, "_PART", 6 << 20)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "shard").write_bytes(DATA)
+    return tmp_path / "shard"
+
+
+def test_a_large_new_object_goes_in_parts_and_never_in_place_of_another(bucket: str, source: Path) -> None:
+    store = open_store(bucket)
+    etag = store.put("shard", source, new=True)
+    assert etag.strip('"').endswith("-3")
+    assert store.read_spans("shard", [(0, len(DATA))], etag) == [DATA]
+    source.write_bytes(DATA[::-1])
+    with pytest.raises(RemoteError) as caught:
+        store.put("shard", source, new=True)
+    assert caught.value.reason == "changed"
+    assert store.read_spans("shard", [(0, len(DATA))], etag) == [DATA]
+
+
+@pytest.mark.parametrize("kind", [503, "reset", "flip"])
+def test_only_a_broken_part_is_sent_again(kind: Kind, fault_server: FaultServer, source: Path) -> None:
+    fault_server.fail(kind, "part")
+    open_store(fault_server.url(), deadline_s=20).put("shard", source, new=True)
+    assert fault_server.data("shard") == DATA
+    assert fault_server.counts("part") == {"shard": 4}
+    assert fault_server.uploads == {}
+
+
+def test_a_lost_answer_to_the_last_request_is_success(fault_server: FaultServer, source: Path) -> None:
+    fault_server.fail("reset", "complete", place="last")
+    attempted: list[str] = []
+    store = open_store(fault_server.url(), deadline_s=20)
+    put_file(store, "shard", source, overwrite=False, attempted=attempted)
+    assert fault_server.data("shard") == DATA
+    assert attempted == ["shard"]
+
+
+@pytest.mark.parametrize("operation", ["start", "part", "complete"])
+def test_an_outage_is_an_error_that_leaves_no_parts(
+    operation: str, fault_server: FaultServer, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "upload_s", lambda size: 0.0)  # no more time for a slow connection
+    fault_server.fail(503, operation, times=None)  # type: ignore[arg-type]
+    with pytest.raises(RemoteError) as caught:
+        open_store(fault_server.url(), deadline_s=0.5).put("shard", source, new=True)
+    assert caught.value.reason == "network"
+    assert fault_server.uploads == {}
+    assert fault_server.data("shard") is None
+
+
+def test_a_store_that_does_not_know_the_condition_gets_one_request(fault_server: FaultServer, source: Path) -> None:
+    fault_server.fail(403, "complete", times=None)
+    open_store(fault_server.url(), deadline_s=20).put("shard", source, new=True)
+    assert fault_server.data("shard") == DATA
+    assert fault_server.counts("put") == {"shard": 1}
+    assert fault_server.uploads == {}

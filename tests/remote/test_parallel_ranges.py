@@ -1,0 +1,91 @@
+"""Does an object that somebody waits for come in parallel ranges, all of one version of it?"""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+
+import pytest
+
+import mx8shards as mx8
+from mx8shards.errors import RemoteError
+from mx8shards.remote.open_store import open_store
+from mx8shards.remote.parallel_ranges import RANGE_BYTES
+from tests.remote.deadlines import in_time
+from tests.remote.fault_server import FaultServer, Kind
+from tests.waiting import wait_until
+
+pytest.importorskip("obstore")
+
+DATA = random.Random(17).randbytes(2 * RANGE_BYTES + 1000)
+SPANS = ["bytes=0-8388607", "bytes=8388608-16777215", "bytes=16777216-16778215"]
+
+
+@pytest.fixture
+def server(fault_server: FaultServer) -> FaultServer:
+    fault_server.put("shard", DATA)
+    return fault_server
+
+
+def fetched(server: FaultServer, tmp_path: Path, deadline_s: float = 20.0) -> bytes:
+    store = open_store(server.url(), deadline_s=deadline_s)
+    store.fetch("shard", tmp_path / "shard", len(DATA), in_ranges=True)
+    store.close()
+    return (tmp_path / "shard").read_bytes()
+
+
+def test_all_other_ranges_are_asked_for_when_the_first_answer_begins(server: FaultServer, tmp_path: Path) -> None:
+    hang = server.fail("hang", "read", skip=1, times=None, place="first")
+    first = server.fail("drip", "read", times=1, place="middle")
+    found: list[bytes] = []
+    fetch = threading.Thread(target=lambda: found.append(fetched(server, tmp_path)))
+    fetch.start()
+    wait_until(lambda: hang.met == 3)  # no answer has ended
+    server.faults.clear()
+    fetch.join()
+    assert first.met > 0
+    assert found == [DATA]
+    assert [request.span for request in server.requests[:1]] == SPANS[:1]
+    assert {request.span for request in server.requests} >= {*SPANS}
+    etag = server.current("shard").etag  # type: ignore[union-attr]
+    assert {request.if_match for request in server.requests[1:]} == {etag}
+
+
+@pytest.mark.parametrize("kind", [503, "reset", "cut", "long"])
+def test_a_broken_range_is_continued_or_the_whole_object_comes(kind: Kind, server: FaultServer, tmp_path: Path) -> None:
+    fault = server.fail(kind, "read", skip=1, times=1)
+    assert fetched(server, tmp_path) == DATA
+    assert fault.met > 1
+
+
+def test_ranges_of_two_versions_are_never_put_together(server: FaultServer, tmp_path: Path) -> None:
+    server.fail("replaced", "read", times=1)
+    found = in_time(lambda: fetched(server, tmp_path))
+    assert found == bytes(byte ^ 255 for byte in DATA)
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(404, "missing"), (403, "denied"), ("reset", "network")])
+def test_a_lasting_fault_is_one_error_and_leaves_no_file(
+    kind: Kind, reason: str, server: FaultServer, tmp_path: Path
+) -> None:
+    server.fail(kind, "read", times=None)
+    with pytest.raises(RemoteError) as caught:
+        fetched(server, tmp_path, deadline_s=0.5)
+    assert caught.value.reason == reason
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_first_shards_of_a_job_come_in_ranges(fault_server: FaultServer, tmp_path: Path) -> None:
+    blob = DATA[: 1 << 20]
+    with mx8.Writer(tmp_path / "written", columns={"blob": "bytes"}, size_limit="10mb", hashes=("xxh128",)) as writer:
+        for _ in range(27):
+            writer.write({"blob": blob})
+    shards = sorted(path.name for path in (tmp_path / "written").glob("*.mds"))
+    for name in (*shards, "index.json"):
+        fault_server.put(f"set/{name}", (tmp_path / "written" / name).read_bytes())
+    with mx8.Dataset(fault_server.url("set"), local=tmp_path / "cache") as dataset:
+        assert [len(sample["blob"]) for sample in dataset] == [len(blob)] * 27
+    asked = [(request.key, bool(request.span)) for request in fault_server.requests]
+    first = [(f"set/{shards[0]}", True)] * 2
+    assert asked == [("set/index.json", False), *first, *((f"set/{name}", False) for name in shards[1:])]
