@@ -46,9 +46,10 @@ def open_indexed(library: Any, root: Path, batch_size: int, workers: int, name: 
 
 
 def open_workers(library: Any, root: Path, workers: int, start: str) -> Any:
-    """A DataLoader of many workers, started by `start` ("fork" or "spawn"), over a StreamingDataset."""
+    """A StreamingDataLoader of many workers, started by `start` ("fork" or "spawn")."""
     dataset = open_samples(library, root, shuffle_block_size=None)
-    return DataLoader(dataset, batch_size=1, num_workers=workers, multiprocessing_context=start, collate_fn=first)
+    arguments = {"batch_size": 1, "num_workers": workers, "multiprocessing_context": start, "collate_fn": first}
+    return library.StreamingDataLoader(dataset, **arguments)
 
 
 def first(samples: list[Mapping[str, Any]]) -> Any:
