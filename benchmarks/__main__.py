@@ -27,7 +27,7 @@ CASES = (
         "resume",
         "scale",
     ),
-    *("images", "photos", "pixels", "convert", "accuracy", "clips", "frames", "sync", "stream"),
+    *("images", "photos", "pixels", "convert", "accuracy", "clips", "frames", "sync", "stream", "dropin"),
 )
 
 

@@ -31,8 +31,12 @@ class Measured:
         self._start = time.perf_counter(), _processor_s()
         return self
 
+    def elapsed_s(self) -> float:
+        """The time since the block was entered."""
+        return time.perf_counter() - self._start[0]
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.seconds = time.perf_counter() - self._start[0]
+        self.seconds = self.elapsed_s()
         processor_s = _processor_s() - self._start[1]
         after = _memory()
         self.numbers = {

@@ -47,11 +47,29 @@ def open_loader(
     """litdata's StreamingDataset and StreamingDataLoader over its own format, with its own shuffle."""
     from benchmarks.adapters.torch_loader import Epochs, collate
 
-    dataset = litdata.StreamingDataset(
-        str(root), shuffle=True, seed=17, drop_last=False, max_cache_size="1000GB", batch_decode=batch_decode
-    )
+    dataset = open_samples(root, batch_decode)
     gather = functools.partial(collate, joined=joined)
     return Epochs(litdata.StreamingDataLoader, workers, dataset=dataset, batch_size=batch_size, collate_fn=gather)
+
+
+def open_samples(root: Path, batch_decode: int | str = "auto") -> Any:
+    """litdata's StreamingDataset over its own format, fully shuffled, to iterate without a DataLoader."""
+    return litdata.StreamingDataset(
+        str(root), shuffle=True, seed=17, drop_last=False, max_cache_size="1000GB", batch_decode=batch_decode
+    )
+
+
+def open_indexed(root: Path, batch_size: int, workers: int) -> Any:
+    """A DataLoader that indexes litdata's StreamingDataset: every sample once, at random, in forked workers."""
+    import numpy as np
+    from torch.utils.data import DataLoader, Subset
+
+    from benchmarks.adapters.torch_loader import Epochs, collate
+
+    whole = litdata.StreamingDataset(str(root), max_cache_size="1000GB", batch_decode=0)
+    dataset = Subset(whole, np.random.default_rng(17).permutation(len(whole)).tolist())
+    arguments = {"batch_size": batch_size, "collate_fn": collate, "multiprocessing_context": "fork"}
+    return Epochs(DataLoader, workers, dataset=dataset, **arguments)
 
 
 def open_remote(url: str, local: Path, batch_size: int, workers: int = 0) -> Any:

@@ -7,9 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.adapters import streaming_classes
 from benchmarks.adapters.streaming_stub import import_streaming
 
 streaming = import_streaming()
+
+open_samples = functools.partial(streaming_classes.open_samples, streaming)
+open_loader = functools.partial(streaming_classes.open_loader, streaming)
+open_indexed = functools.partial(streaming_classes.open_indexed, streaming)
+open_workers = functools.partial(streaming_classes.open_workers, streaming)
 
 SETTINGS: dict[str, object] = {"size_limit": "64mb", "fsync": "none of its own"}
 
@@ -44,28 +50,6 @@ def reader(root: Path) -> Callable[[int], Any]:
     """`LocalDataset[i]`."""
     dataset = open_dataset(root)
     return lambda position: dataset[position]
-
-
-def open_loader(root: Path, batch_size: int, workers: int = 0, joined: bool = True) -> Any:
-    """All columns of all samples."""
-    return open_shuffled(root, batch_size, workers, joined)
-
-
-def open_shuffled(root: Path, batch_size: int, workers: int, joined: bool = True, kind: Any = None) -> Any:
-    """StreamingDataset, fully shuffled, in a DataLoader. All shards are local, so it never waits for a download."""
-    from benchmarks.adapters.torch_loader import Epochs, collate
-
-    dataset = (kind or streaming.StreamingDataset)(
-        local=str(root),
-        batch_size=batch_size,
-        shuffle=True,
-        shuffle_seed=17,
-        num_canonical_nodes=1,
-        shuffle_block_size=1 << 40,
-        predownload=1 << 20,
-    )
-    gather = functools.partial(collate, joined=joined)
-    return Epochs(streaming.StreamingDataLoader, workers, dataset=dataset, batch_size=batch_size, collate_fn=gather)
 
 
 def open_remote(url: str, local: Path, batch_size: int, workers: int = 0) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.adapters.mosaicml import open_shuffled, streaming, write
+from benchmarks.adapters import streaming_classes
+from benchmarks.adapters.mosaicml import streaming, write
 from benchmarks.adapters.pillow_images import cropped
 
 __all__ = ["open_loader", "write"]
@@ -22,6 +23,6 @@ class Pictures(streaming.StreamingDataset):  # type: ignore[misc]
 
 def open_loader(root: Path, batch_size: int, crops: str, workers: int) -> Any:
     """All pictures, shuffled."""
-    loader = open_shuffled(root, batch_size, workers, kind=Pictures)
+    loader = streaming_classes.open_loader(streaming, root, batch_size, workers, kind=Pictures)
     loader.loader.dataset.crops = crops
     return loader

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mx8shards.streaming.all_samples import AllSamples
+from mx8shards.streaming.iteration import read_samples
 from mx8shards.streaming.sample_array import Array
 from mx8shards.streaming.sample_locations import Spanner
 from mx8shards.streaming.shard_files import ShardReaders
@@ -18,6 +20,24 @@ class SampleFacts(Array):
     """A sequence of the samples in `_samples`."""
 
     _samples: AllSamples
+    _plain_get_item: Callable[..., Any]  # `get_item` as the class defines it that reads `_samples`
+
+    def __getitems__(self, at: Sequence[Any]) -> list[Any]:
+        """The items of a batch, as DataLoaders and `Subset` ask for them: many at once, if these are plain samples."""
+        if self._is_overridden or not all(isinstance(each, int | np.integer) for each in at):
+            return [self[each] for each in at]
+        ids = np.array(at, np.int64)
+        ids[ids < 0] += len(self._samples)
+        if ids.min(initial=0) < 0 or ids.max(initial=-1) >= len(self._samples):
+            return [self[each] for each in at]  # one of them raises the error
+        return list(read_samples(self._samples, ids, None))
+
+    @property
+    def _is_overridden(self) -> bool:
+        """Whether a subclass, or a program, changes what a sample is."""
+        kind = type(self)
+        own = kind.__getitem__ is not Array.__getitem__ or kind.get_item is not kind._plain_get_item
+        return own or "get_item" in vars(self)
 
     @property
     def size(self) -> int:

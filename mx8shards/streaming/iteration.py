@@ -34,7 +34,7 @@ def samples_of(
     """
     if samples.all_here:
         for ids in worker_runs(plan, world):
-            yield from _read(samples, ids[ids != PADDING], get)
+            yield from read_samples(samples, ids[ids != PADDING], get)
         return
     run = max(_LEAST_RUN, min(predownload, _MOST_RUN))
     ahead = ShardsAhead(samples, worker_runs(plan, world, run), predownload)
@@ -42,13 +42,20 @@ def samples_of(
         position = 0
         for ids in worker_runs(plan, world, run):
             ahead.advance(position)
-            yield from _read(samples, ids[ids != PADDING], get)
+            yield from read_samples(samples, ids[ids != PADDING], get)
             position += len(ids)
     finally:
         ahead.close()
 
 
-def _read(samples: AllSamples, ids: Ids, get: Callable[[int], Any] | None) -> Iterator[Any]:
+def read_samples(samples: AllSamples, ids: Ids, get: Callable[[int], Any] | None) -> Iterator[Any]:
+    """These samples, many at once if that is quicker.
+
+    Args:
+        samples: The samples of all streams.
+        ids: Their numbers.
+        get: A function that returns a sample, as a subclass of the dataset defines it; None reads it from its shard.
+    """
     if get is not None:
         yield from map(get, ids.tolist())
         return
@@ -57,7 +64,7 @@ def _read(samples: AllSamples, ids: Ids, get: Callable[[int], Any] | None) -> It
     shards = samples.locate(ids)
     rows = ids - samples.starts[shards]
     read = 0
-    if len(ids) >= _LEAST * len(np.unique(shards)):
+    if 0 < _LEAST * len(np.unique(shards)) <= len(ids):
         try:
             for sample in samples.read(shards, rows) or ():
                 yield sample

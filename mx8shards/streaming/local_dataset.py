@@ -37,3 +37,5 @@ class LocalDataset(SampleFacts, Dataset[Any]):
             sample_id: Its number.
         """
         return self._samples[sample_id]
+
+    _plain_get_item = get_item

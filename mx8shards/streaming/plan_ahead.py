@@ -18,13 +18,32 @@ Make = Callable[[], EpochPlan]
 
 
 class PlanAhead:
-    """The plan of the next epoch, made in a thread. It belongs to one process: copies begin without one."""
+    """The plan of the next epoch, made in a thread. It belongs to one process; forked workers may share another one."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
         self._key: Hashable = None
         self._made: Future[EpochPlan] | None = None
         self._is_first = True
+        self._shared: tuple[Hashable, EpochPlan] | None = None
+
+    def share(self, key: Hashable, make: Make) -> None:
+        """Have this plan ready for the workers that are forked after this.
+
+        Args:
+            key: Everything that the plan depends on.
+            make: A function that makes it.
+        """
+        if self.shared(key) is None:
+            self._shared = key, self.take(key, make)
+
+    def shared(self, key: Hashable) -> EpochPlan | None:
+        """The plan with this key that the process shares from which this one was forked.
+
+        Args:
+            key: Everything that the plan depends on.
+        """
+        return self._shared[1] if self._shared is not None and self._shared[0] == key else None
 
     def take(self, key: Hashable, make: Make) -> EpochPlan:
         """The plan with this key: the one made ahead, if it is that, or a new one.

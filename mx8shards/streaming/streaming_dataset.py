@@ -31,7 +31,6 @@ from mx8shards.streaming.loader_batch import batch_size_of_dataloader
 from mx8shards.streaming.native_loader import loader_batch_size, native_loader
 from mx8shards.streaming.plan_ahead import PlanAhead
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
-from mx8shards.streaming.sample_array import Array
 from mx8shards.streaming.stream import Stream
 from mx8shards.streaming.stream_opening import open_stream
 from mx8shards.streaming.streams_registry import made_stream
@@ -173,6 +172,8 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         """
         return self._samples[sample_id]
 
+    _plain_get_item = get_item
+
     def __iter__(self) -> Iterator[Any]:
         """The samples of the next epoch for this worker, from where a loaded state ended."""
         epoch, resumed = self._resume_point.start()
@@ -180,24 +181,32 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         self._resume(resumed)
         sample_in_epoch = resumed.sample_in_epoch if resumed else 0
         batch_size = self.batch_size or batch_size_of_dataloader() or 1
-        plan = self._ahead.take(*self._planned(world, epoch, sample_in_epoch, batch_size))
+        of_rank, _ = self._planned(world, epoch, sample_in_epoch, batch_size, of_rank=True)
+        plan = self._ahead.shared(of_rank)
+        if plan is None:
+            plan = self._ahead.take(*self._planned(world, epoch, sample_in_epoch, batch_size))
         self._ahead.begin(self.epoch_size, *self._planned(world, epoch + 1, 0, batch_size))
         get = self.__getitem__ if self._is_overridden else None
         yield from samples_of(self._samples, plan, world, self.predownload, get)
 
-    @property
-    def _is_overridden(self) -> bool:
-        """Whether a subclass changes what a sample is."""
-        kind = type(self)
-        own = kind.__getitem__ is not Array.__getitem__ or kind.get_item is not StreamingDataset.get_item
-        return own or "get_item" in vars(self)
+    def _plan_for_workers(self, workers: int, batch_size: int) -> Callable[[], None]:
+        """Make the next iteration's plan, which forked workers share, instead of making one each.
+
+        Returns a function that begins to make the plan of the iteration after that, to be called after the fork.
+        """
+        epoch, sample_in_epoch = self._upcoming()
+        world = self._parallel_rank_world.with_workers(workers)
+        size = self.batch_size or batch_size
+        self._ahead.share(*self._planned(world, epoch, sample_in_epoch, size, of_rank=True))
+        following = self._planned(world, epoch + 1, 0, size, of_rank=True)
+        return partial(self._ahead.begin, self.epoch_size, *following)
 
     def _planned(
-        self, world: World, epoch: int, sample_in_epoch: int, batch_size: int
+        self, world: World, epoch: int, sample_in_epoch: int, batch_size: int, *, of_rank: bool = False
     ) -> tuple[Hashable, Callable[[], EpochPlan]]:
-        """What the plan of an epoch depends on, and a function that makes it."""
+        """What the plan of an epoch depends on, and a function that makes it: for one worker, or a rank with all."""
         settings, nodes = self._epoch_settings(batch_size), self.initial_physical_nodes
-        reader = Reader(node=world.node, rank=world.rank_of_node, worker=world.worker_of_rank)
+        reader = Reader(node=world.node, rank=world.rank_of_node, worker=None if of_rank else world.worker_of_rank)
         key = (epoch, sample_in_epoch, batch_size, nodes, world.counts, reader)
         make = partial(plan_epoch, initial_nodes=nodes, reader=reader)
         key = (*key, *(getattr(self, name) for name in _OF_ORDER), *settings.shares.choose.tolist())

@@ -92,7 +92,17 @@ class World:
     def detect_workers(self) -> Self:
         """The same world with the number of this DataLoader worker, and of the workers per rank."""
         worker, workers = worker_share()
-        return type(self)(self.num_nodes, self.ranks_per_node, workers, self.rank * workers + worker)
+        return self.with_workers(workers, worker)
+
+    def with_workers(self, workers_per_rank: int, worker: int = 0) -> Self:
+        """The same world with other workers.
+
+        Args:
+            workers_per_rank: The number of DataLoader workers of each rank.
+            worker: Which of them this process is.
+        """
+        first = self.rank * workers_per_rank
+        return type(self)(self.num_nodes, self.ranks_per_node, workers_per_rank, first + worker)
 
     @property
     def counts(self) -> training_world.World:

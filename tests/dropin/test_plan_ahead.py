@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mx8shards.streaming import StreamingDataLoader, StreamingDataset, plan_ahead
+from mx8shards.streaming import StreamingDataLoader, StreamingDataset, plan_ahead, streaming_dataset
 
 
 @pytest.fixture
@@ -49,3 +51,27 @@ def test_an_error_is_raised_when_its_epoch_begins(numbers: Path, small_ones: Non
     dataset.shuffle_algo = "none"
     with pytest.raises(ValueError, match="shuffle_algo"):
         epochs(dataset, 1)
+
+
+def test_forked_workers_share_the_order_of_their_rank(numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = epochs(make(numbers), 3, num_workers=2, multiprocessing_context="spawn")
+    process, plan_epoch = os.getpid(), streaming_dataset.plan_epoch
+
+    def planned_in_this_process_only(*arguments: Any, **settings: Any) -> Any:
+        assert os.getpid() == process
+        return plan_epoch(*arguments, **settings)
+
+    monkeypatch.setattr(streaming_dataset, "plan_epoch", planned_in_this_process_only)
+    assert epochs(make(numbers), 3, num_workers=2, multiprocessing_context="fork") == expected
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_forked_workers_resume_where_a_state_says(persistent: bool, numbers: Path, small_ones: None) -> None:
+    whole = epochs(make(numbers), 4, num_workers=2)
+    dataset = make(numbers)
+    loader = StreamingDataLoader(dataset, batch_size=8, num_workers=2, persistent_workers=persistent)
+    for _ in loader:
+        pass
+    loader.load_state_dict({**dataset.state_dict(0, True), "epoch": 2, "sample_in_epoch": 32})
+    found = [[i for batch in loader for i in batch["id"].tolist()] for _ in range(2)]
+    assert found == [whole[2][32:], whole[3]]
