@@ -21,7 +21,8 @@ NOTES = """\
   memory. streaming and litdata may use two or four workers, whichever was faster. The control is torch's
   DataLoader with two workers over samples that are ready: no other can be faster.
 - dataset[i], 2 workers: torch's DataLoader with two forked workers over `Subset(dataset, order)`.
-- streaming: `predownload` for more samples than there are. litdata: with and without `batch_decode`, which is slow in workers.
+- streaming: `predownload` for more samples than there are. litdata: with and without `batch_decode`, which is slow in
+  workers.
 - First sample: from opening a dataset to the first sample of an epoch shuffled by py1e, of one rank without workers.
   The shards are sparse files of 100,000 samples of 64 bytes each. Pause: from an epoch's last sample to the first one
   of the next, if the last 20 samples took a second.
