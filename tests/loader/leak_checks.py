@@ -19,6 +19,7 @@ import numpy as np
 import mx8shards as mx8
 from mx8shards.loading.budget.banks import Bank
 from mx8shards.views import Whole
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def no_leaks(root: Path) -> Iterator[None]:
             yield
         for _ in range(3):  # finalizers may release objects that only the next collection finds
             gc.collect()
-        assert threads() == []
+        wait_until(lambda: threads() == [])  # one whose read stalled ends once it is scheduled
         assert {name: path for name, path in descriptors().items() if before.get(name) != path} == {}
         assert [found for found in gc.get_objects() if type(found) is Bank] == []
         assert mapped(root) == []
