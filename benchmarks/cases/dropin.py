@@ -18,7 +18,7 @@ NOTES = """\
   shuffled, and one byte per page of every value is touched.
 - One process: `for sample in dataset`, whole epochs, without a DataLoader. Columns are decoded.
 - 2 workers: the DataLoader of each library, whose batches are collated to tensors, which workers send through shared
-  memory. streaming may use two or four workers, whichever was faster. The control is torch's
+  memory. streaming and litdata may use two or four workers, whichever was faster. The control is torch's
   DataLoader with two workers over samples that are ready: no other can be faster.
 - dataset[i], 2 workers: torch's DataLoader with two forked workers over `Subset(dataset, order)`.
 - streaming: `predownload` for more samples than there are. litdata: with and without `batch_decode`, in workers
