@@ -56,7 +56,7 @@ class SplitTarget:
             self._store.put(name, data)
 
     def abandon(self) -> None:
-        """Remove the files that were written, so that the next writer finds no part of a dataset, and close the store."""
+        """Remove what was written, so that the next writer finds no part of a dataset, and close the store."""
         for name in self._put:
             for directory in self._directories:
                 operations.unlink(directory / name)
