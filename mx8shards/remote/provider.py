@@ -311,7 +311,7 @@ class RemoteFiles:
                 raise
         current = read_current(self._store)
         if current is None or current.id != self.snapshot.id:
-            hint = "its shards that are here already can still be read"
+            hint = "its shards that are here can still be read; the URL with @refresh opens what is published now"
             subject = f"{self.settings.url}@{self.snapshot.id}"
             raise RemoteError("the snapshot was removed", subject=subject, hint=hint, reason="missing") from cause
 

@@ -37,6 +37,7 @@ _HOMES = {
     "StreamingDataset": "streaming_dataset",
     "install": "installing",
 }
+_VERSION = "0.13.0"  # of MosaicML Streaming, whose classes these are: programs compare it
 _MODULES = ("base", "multimodal", "text", "vision")
 
 
@@ -44,7 +45,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"mx8shards.streaming.{name}")
     if name == "__version__":
-        return import_module("mx8shards").__version__
+        return _VERSION
     if name not in _HOMES:
         raise AttributeError(f"module 'mx8shards.streaming' has no attribute {name!r}")
     value = getattr(import_module(f"mx8shards.streaming.{_HOMES[name]}"), name)

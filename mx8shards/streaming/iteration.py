@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,15 @@ def read_samples(samples: AllSamples, ids: Ids, get: Callable[[int], Any] | None
     shards = samples.locate(ids)
     rows = ids - samples.starts[shards]
     read = 0
-    if 0 < _LEAST * len(np.unique(shards)) <= len(ids):
-        try:
-            for sample in samples.read(shards, rows) or ():
-                yield sample
-                read += 1
-        except (ShardsError, ValueError):
-            pass  # reading the bad sample by itself raises an error that names it
+    if _LEAST * len(np.unique(shards)) <= len(ids):
+        for sample in _read_together(samples, shards, rows):
+            read += 1
+            yield sample  # within no `try`: what is thrown into this generator is not a damaged sample
     for shard, row in zip(shards[read:].tolist(), rows[read:].tolist(), strict=True):
         yield (samples.opened[shard] or samples.open(shard))(row)
+
+
+def _read_together(samples: AllSamples, shards: Ids, rows: Ids) -> Iterator[Any]:
+    """These samples, up to a damaged one. Reading that one by itself raises an error that names it."""
+    with suppress(ShardsError, ValueError):
+        yield from samples.read(shards, rows) or ()

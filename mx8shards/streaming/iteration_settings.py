@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from mx8shards.errors import SettingError, one_of, shown
 from mx8shards.streaming.abbreviated_numbers import bytes_to_int, number_abbrev_to_int
-from mx8shards.streaming.all_samples import AllSamples
+from mx8shards.streaming.split_samples import SplitSamples
 from mx8shards.streaming.stream import Stream
+from mx8shards.streaming.stream_opening import Samples
 
 SAMPLING_METHODS = ("balanced", "fixed")
 BATCHING_METHODS = ("random", "stratified", "per_stream", "device_per_stream")
@@ -22,8 +23,8 @@ def check_methods(sampling_method: str, sampling_granularity: int, batching_meth
     one_of("batching_method", batching_method, BATCHING_METHODS)
     if sampling_granularity <= 0:
         raise SettingError(subject="sampling_granularity", expected="above 0", found=shown(sampling_granularity))
-    if shuffle_seed < 0:
-        raise SettingError(subject="shuffle_seed", expected="at least 0", found=shown(shuffle_seed))
+    if not 0 <= shuffle_seed < 1 << 63:  # a state has no room for a larger one
+        raise SettingError(subject="shuffle_seed", expected="at least 0, below 2**63", found=shown(shuffle_seed))
 
 
 def samples_ahead(predownload: int | None, batch_size: int | None) -> int:
@@ -51,12 +52,22 @@ def limit_of(cache_limit: int | str | None) -> int | None:
     return bytes_to_int(cache_limit) if cache_limit else None
 
 
-def check_limit(limit: int, streams: Sequence[Stream], samples: AllSamples) -> None:
-    """SettingError for a limit of the cache that Streaming refuses: it must hold the indices and four shards."""
+def check_limit(limit: int, streams: Sequence[Stream], samples: Sequence[Samples]) -> None:
+    """SettingError for a limit of the cache without room for the indices and four shards of each remote stream.
+
+    Streaming has one cache for all streams. Here, each remote stream has an equal part of the limit.
+    """
     indices = sum(stream.get_index_size() for stream in streams)
+    for stream, each in zip(streams, samples, strict=True):
+        if stream.source is not None and isinstance(each, SplitSamples):
+            expected = "None for remote streams of JSON, CSV, TSV or XSV, whose copies are not limited"
+            raise SettingError(subject="cache_limit", expected=expected, found=f"{limit}, for {stream.source}")
     if limit <= indices:
         raise SettingError(subject="cache_limit", expected=f"more than the indices take, {indices}", found=f"{limit}")
-    largest = max(stream.largest_bytes for stream in samples.streams)
-    if limit < 4 * largest:
-        expected = f"at least four times the largest shard, which takes {largest} bytes raw and compressed"
+    largest = max(each.largest_bytes for each in samples)
+    remotes = max(1, sum(stream.source is not None for stream in streams))
+    if limit // remotes < 4 * largest:
+        least = 4 * largest * remotes
+        expected = f"at least {least} bytes, four times the largest shard ({largest} bytes raw and compressed)"
+        expected += f" for each of {remotes} remote streams" if remotes > 1 else ""
         raise SettingError(subject="cache_limit", expected=expected, found=f"{limit}")

@@ -9,10 +9,19 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import get_worker_info
 
+from mx8shards.errors import SettingError, shown, whole_number
 from mx8shards.loading.shared_epoch import SharedEpoch, first_process, key_of, shared
 
 _LOADED, _EPOCH, _SAMPLE, _CANONICAL, _SEED, _INITIAL = range(6)
 _NONE = -1
+# The least values of a state; -1 is the epoch of one that was saved before the first epoch.
+_LEAST = {
+    "epoch": -1,
+    "sample_in_epoch": 0,
+    "num_canonical_nodes": 1,
+    "shuffle_seed": 0,
+}
+_MOST = (1 << 63) - 1
 
 
 class Resumed(NamedTuple):
@@ -49,13 +58,11 @@ class ResumePoint:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration resume from a state, unless it is of an earlier epoch than the next one."""
-        now = self.next_epoch
-        initial = state.get("initial_physical_nodes")
-        numbers = [now + 1, state["epoch"], state["sample_in_epoch"], state["num_canonical_nodes"]]
-        numbers += [state["shuffle_seed"], _NONE if initial is None else initial]
-        self._state[:] = torch.tensor(list(map(int, numbers)))
-        if state["epoch"] >= now:
-            self._epochs.begin(int(state["epoch"]), int(state["sample_in_epoch"]))
+        now, found = self.next_epoch, _checked(state)
+        initial = _NONE if found.initial_physical_nodes is None else found.initial_physical_nodes
+        self._state[:] = torch.tensor([now + 1, *found._replace(initial_physical_nodes=initial)])
+        if found.epoch >= now:
+            self._epochs.begin(found.epoch, found.sample_in_epoch)
 
     def loaded(self) -> Resumed | None:
         """The state that was loaded last."""
@@ -89,3 +96,16 @@ class ResumePoint:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._state = shared(self._state)
+
+
+def _checked(state: Mapping[str, Any]) -> Resumed:
+    """The numbers of a state; SettingError if it is none of a StreamingDataset."""
+    if not isinstance(state, Mapping) or not set(_LEAST) <= set(state):
+        found = shown(sorted(state, key=str) if isinstance(state, Mapping) else state)
+        hint = "what state_dict() of a StreamingDataset or StreamingDataLoader returned"
+        raise SettingError(subject="state", expected=f"a dict with {', '.join(_LEAST)}", found=found, hint=hint)
+    numbers = [whole_number(name, state[name], least, _MOST) for name, least in _LEAST.items()]
+    initial = state.get("initial_physical_nodes")
+    if initial is not None:
+        initial = whole_number("initial_physical_nodes", initial, 1, _MOST)
+    return Resumed(*numbers, initial_physical_nodes=initial)

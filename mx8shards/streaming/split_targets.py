@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mx8shards.disk import publish
-from mx8shards.errors import DatasetExistsError
+from mx8shards.disk import operations, publish
+from mx8shards.errors import DatasetExistsError, RemoteError
 from mx8shards.remote.store import Store
 from mx8shards.shards.links import is_url
 from mx8shards.streaming.stored_files import place_file, store_of
@@ -34,6 +35,7 @@ class SplitTarget:
         if found.remote is not None and self._store is None:
             places.append(Path(os.path.abspath(found.remote)))  # noqa: PTH100
         self._directories = places
+        self._put: list[str] = []
         for directory in places[:1] if local else []:
             if directory.is_dir() and any(directory.iterdir()):
                 raise DatasetExistsError("Directory is not empty", subject=str(directory))
@@ -47,10 +49,21 @@ class SplitTarget:
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file to all places."""
+        self._put.append(name)
         for directory in self._directories:
             place_file(directory / name, data)
         if self._store is not None:
             self._store.put(name, data)
+
+    def abandon(self) -> None:
+        """Remove what was written, so that the next writer finds no part of a dataset, and close the store."""
+        for name in self._put:
+            for directory in self._directories:
+                operations.unlink(directory / name)
+        if self._store is not None:
+            with suppress(RemoteError):  # the error of the block is the one to see
+                self._store.delete(self._put)
+        self.close()
 
     def close(self) -> None:
         """Close the store."""

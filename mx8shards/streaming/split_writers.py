@@ -150,7 +150,7 @@ class SplitWriter:
         if kind is None:
             self.finish()
         else:
-            self._target.close()
+            self._target.abandon()
 
     def _value(self, sample: Mapping[str, Any], name: str) -> Any:
         """The checked value of a column."""

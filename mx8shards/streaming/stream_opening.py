@@ -10,7 +10,7 @@ from typing import Any
 
 from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, SettingError, shown
 from mx8shards.format.index import parse_index
-from mx8shards.shards.links import RemoteLink, parse_any
+from mx8shards.shards.links import RemoteLink, is_url, parse_any
 from mx8shards.shards.open_shard import ProvidedSnapshot, Shards
 from mx8shards.shards.providers import LocalFiles, Provider
 from mx8shards.shards.snapshots import INDEX, Snapshot, current, current_bytes, read_index, snapshot_id
@@ -124,6 +124,8 @@ def _mirror(stream: Stream, cache_limit: int | None) -> ProvidedSnapshot:
 
 def _link(remote: str) -> RemoteLink:
     """The link of a URL or, as file:///…, of a directory."""
+    if not is_url(remote) and Path(remote).is_dir():  # also if its name ends with @refresh or @sha256:…
+        return RemoteLink(f"file://{remote}")
     found = parse_any(remote)
     return found if isinstance(found, RemoteLink) else RemoteLink(f"file://{found.root}")
 

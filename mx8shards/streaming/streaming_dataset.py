@@ -150,7 +150,7 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         self._samples = AllSamples(opened)
         _require_samples(self._samples, streams)
         if limit:
-            check_limit(limit, streams, self._samples)
+            check_limit(limit, streams, opened)
         counts = self._samples.samples_per_stream
         self.epoch_size = Stream.apply_weights(streams, counts, epoch_size, self.shuffle_seed)
         self.length = ceil(self.epoch_size / self._parallel_rank_world.num_ranks)

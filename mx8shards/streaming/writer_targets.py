@@ -53,7 +53,7 @@ def target_of(out: Any, remote: str | None, *, keep_local: bool, exist_ok: bool)
     local, remote = _local_and_remote(out, remote)
     directory = None if local is None else absolute(os.fsdecode(local))
     if exist_ok and directory is not None and directory.exists():
-        publish.remove_tree(directory)
+        _empty(directory)
     if remote is None:
         return Target(directory, local, None)
     if is_url(remote):
@@ -63,6 +63,14 @@ def target_of(out: Any, remote: str | None, *, keep_local: bool, exist_ok: bool)
     if directory is not None and directory.is_dir() and any(directory.iterdir()):
         raise FileExistsError(f"Directory is not empty: {directory}")
     return Target(absolute(remote), local, remote, copy_to=directory if keep_local else None)
+
+
+def _empty(directory: Path) -> None:
+    """Remove a directory. If it is a link, which may lead to another disk, empty the directory there, and keep both."""
+    found = directory.resolve()
+    publish.remove_tree(found)
+    if directory.is_symlink():
+        publish.make_root(found)
 
 
 def _local_and_remote(out: Any, remote: str | None) -> tuple[str | None, str | None]:

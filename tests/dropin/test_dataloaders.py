@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mx8shards.streaming import LocalDataset, Stream, StreamingDataLoader, StreamingDataset
+from mx8shards.errors import SettingError
+from mx8shards.streaming import JSONWriter, LocalDataset, Stream, StreamingDataLoader, StreamingDataset
 from tests.dropin.conftest import write
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -71,6 +74,26 @@ def test_a_state_without_a_batch_size_resumes_at_the_next_batch(numbers: Path) -
 def test_few_samples_for_many_workers(workers: int, tmp_path: Path) -> None:
     dataset = StreamingDataset(local=str(write(tmp_path, 0, 10)), batch_size=8)
     assert sorted(i for batch in ids(loader(dataset, workers)) for i in batch) == list(range(10))
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("method", ["random", "stratified", "per_stream", "device_per_stream"])
+def test_a_worker_whose_last_batches_are_padding_gives_no_samples_for_them(
+    method: str, copied: bool, small: Path, tmp_path: Path
+) -> None:
+    place = {"remote": str(small), "local": str(tmp_path)} if copied else {"local": str(small)}
+    dataset = StreamingDataset(**place, batch_size=64, batching_method=method)
+    samples = 130 if method == "random" else 128  # others leave out the last part of a batch
+    for workers in (2, 0):
+        found = DataLoader(dataset, batch_size=64, num_workers=workers, collate_fn=only_ids)
+        assert sorted(i for batch in ids(found) for i in batch) == list(range(samples))
+    dataset.load_state_dict({**dataset.state_dict(samples, True), "epoch": 9})
+    assert list(dataset) == []  # resumed at the end of the epoch
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("small"), 0, 130, compression="zstd")
 
 
 def test_spawned_workers_read_the_same_batches(numbers: Path) -> None:
@@ -207,6 +230,59 @@ def test_a_cache_limit_bounds_copies_and_never_local_streams(tmp_path: Path) -> 
         assert [each["id"] for each in dataset] == [*range(600), *range(1000, 1100)]
         assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.mds")) <= limit
     assert len(LocalDataset(str(local))) == 100
+
+
+def test_a_cache_limit_has_room_for_four_shards_of_each_remote_stream(tmp_path: Path) -> None:
+    source = write(tmp_path / "source", 0, 100)
+    streams = [Stream(remote=str(source), local=str(tmp_path / f"{i}")) for i in range(8)]
+    with pytest.raises(ValueError, match=r"cache_limit: expected at least \d+ bytes.* each of 8 remote") as raised:
+        StreamingDataset(streams=streams, batch_size=4, cache_limit="20kb")
+    found = re.search(r"least (\d+) bytes", str(raised.value))
+    assert found
+    assert len(list(StreamingDataset(streams=streams, batch_size=4, cache_limit=int(found[1])))) == 800
+
+
+def test_a_cache_limit_for_other_formats_is_an_error(tmp_path: Path) -> None:
+    with JSONWriter(out=str(tmp_path / "source"), columns={"x": "int"}) as writer:
+        writer.write({"x": 1})
+    local = str(tmp_path / "source")
+    assert len(StreamingDataset(local=local, batch_size=1, cache_limit="1mb")) == 1
+    with pytest.raises(ValueError, match="cache_limit: expected None for remote streams of JSON"):
+        StreamingDataset(remote=local, local=str(tmp_path / "cache"), batch_size=1, cache_limit="1mb")
+
+
+@pytest.mark.parametrize("name", ["run@refresh", "run@sha256:abc"])
+def test_a_directory_may_be_named_like_a_link(name: str, numbers: Path, tmp_path: Path) -> None:
+    shutil.copytree(numbers / "b", tmp_path / name)
+    dataset = StreamingDataset(remote=str(tmp_path / name), local=str(tmp_path / "cache"), batch_size=4)
+    assert len(list(dataset)) == 110
+
+
+BAD_STATES: dict[str, tuple[Any, str]] = {
+    "empty": ({}, "state: expected a dict with epoch, sample_in_epoch"),
+    "none": (None, "state: expected a dict"),
+    "text": ({"epoch": "x"}, "epoch: expected an int from -1"),
+    "negative": ({"sample_in_epoch": -3}, "sample_in_epoch: expected an int from 0"),
+    "no nodes": ({"num_canonical_nodes": None}, "num_canonical_nodes: expected an int from 1"),
+    "large": ({"shuffle_seed": 1 << 70}, "shuffle_seed: expected an int from 0"),
+}
+
+
+@pytest.mark.parametrize(("change", "error"), BAD_STATES.values(), ids=BAD_STATES)
+def test_a_bad_state_is_an_error_and_changes_nothing(change: Any, error: str, numbers: Path) -> None:
+    dataset = StreamingDataset(local=str(numbers / "a"), batch_size=4)
+    good = dataset.state_dict(0, True)
+    with pytest.raises(SettingError, match=error):
+        dataset.load_state_dict({**good, **change} if change else change)
+    assert dataset.next_epoch == 0
+    assert dataset.state_dict(0, True) == good
+
+
+def test_a_seed_that_no_state_has_room_for_is_an_error(numbers: Path) -> None:
+    dataset = StreamingDataset(local=str(numbers / "a"), batch_size=4, shuffle=True, shuffle_seed=(1 << 63) - 1)
+    dataset.load_state_dict(dataset.state_dict(296, True))
+    with pytest.raises(SettingError, match="shuffle_seed: expected at least 0, below"):
+        StreamingDataset(local=str(numbers / "a"), batch_size=4, shuffle_seed=1 << 63)
 
 
 @pytest.mark.parametrize("settings", [{"cache_limit": "2kb"}, {"validate_hash": "sha256"}, {"download_retry": 0}])

@@ -32,6 +32,7 @@ from streaming.base.util import bytes_to_int, number_abbrev_to_int, retry
 from streaming.vision import StreamingVisionDataset
 from streaming.text import StreamingC4
 from streaming.multimodal import StreamingInsideWebVid
+assert streaming.__version__ == "0.13.0" != mx8shards.__version__
 assert streaming is mx8shards.streaming and SameWriter is MDSWriter
 assert streaming.base.util is sys.modules["mx8shards.streaming.base.util"]
 assert issubclass(StreamingDataset, Array) and issubclass(StreamingVisionDataset, StreamingDataset)

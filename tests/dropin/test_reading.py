@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,17 @@ def test_samples_before_a_damaged_one_are_given_and_the_error_names_it(bad: int,
     with pytest.raises(ValueError, match=rf"shard\.00000\.mds: sample {bad} of this shard, column 'text'"):
         found.extend(each["id"] for each in StreamingDataset(local=str(tmp_path), batch_size=4))
     assert found == list(range(bad))
+
+
+def test_an_error_that_is_thrown_into_an_iteration_ends_it(tmp_path: Path) -> None:
+    with MDSWriter(out=str(tmp_path), columns={"x": "int"}) as writer:
+        for i in range(30):
+            writer.write({"x": i})
+    samples = iter(StreamingDataset(local=str(tmp_path), batch_size=4))
+    assert next(samples) == {"x": 0}
+    assert isinstance(samples, Generator)
+    with pytest.raises(ValueError, match="of the caller"):
+        samples.throw(ValueError("of the caller"))  # Streaming raises it, too
 
 
 def test_values_are_writable_and_their_own(tmp_path: Path) -> None:

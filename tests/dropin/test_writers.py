@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,14 @@ def test_a_directory_with_files_is_emptied_only_with_exist_ok(tmp_path: Path) ->
     root = write(tmp_path / "data", 0, 3)
     with pytest.raises(FileExistsError):
         write(root, 10, 13)
-    for mistake in ({"compression": "lzma"}, {"hashes": "crc"}, {"size_limit": -1}, {"threads": 2}):
+    for mistake in (
+        {"compression": "lzma"},
+        {"compression": "zstd:999"},
+        {"compression": "br:44"},
+        {"hashes": "crc"},
+        {"size_limit": -1},
+        {"threads": 2},
+    ):
         with pytest.raises(ValueError, match=next(iter(mistake))):
             ours.MDSWriter(out=str(root), columns=COLUMNS, exist_ok=True, **mistake)
     assert len(ours.LocalDataset(str(root))) == 3  # a mistake loses nothing
@@ -176,6 +184,29 @@ def test_nothing_is_published_if_the_block_raises(tmp_path: Path) -> None:
     with pytest.raises(AttributeError), writer:
         writer.write({**sample(1), "text": 3})
     assert not (tmp_path / "data" / "index.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["MDSWriter", "JSONWriter"])
+def test_a_writer_whose_block_raised_can_be_tried_again(kind: str, tmp_path: Path) -> None:
+    for failing in (True, False):
+        writer = getattr(ours, kind)(out=str(tmp_path), columns={"x": "int"}, size_limit=300)
+        with suppress(ZeroDivisionError), writer:
+            for i in range(200):
+                writer.write({"x": i // (150 - i * failing)})
+        assert not failing or list(tmp_path.iterdir()) == []
+    assert len(ours.LocalDataset(str(tmp_path))) == 200
+
+
+@pytest.mark.parametrize("kind", ["MDSWriter", "JSONWriter"])
+def test_a_link_to_a_directory_stays_with_exist_ok(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/old").write_text("old")
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    with getattr(ours, kind)(out=str(tmp_path / "out"), columns={"x": "int"}, exist_ok=True) as writer:
+        writer.write({"x": 1})
+    assert (tmp_path / "out").is_symlink()
+    assert not (tmp_path / "disk/old").exists()
+    assert len(ours.LocalDataset(str(tmp_path / "disk"))) == 1
 
 
 @pytest.mark.parametrize("keep_local", [False, True])
