@@ -32,7 +32,7 @@ BUILT_IN = {
 # Names of convert_from's parameters and of the command's own options, which no option of a recipe may have.
 RESERVED = frozenset(
     {"source", "src", "out", "append", "split", "seed", "workers", "size_limit", "compression", "single_writer"}
-    | {"progress", "options", "json", "help"}
+    | {"deadline_s", "progress", "options", "json", "help"}
 )
 
 Item = Sequence[Any]

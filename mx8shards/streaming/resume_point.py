@@ -98,14 +98,14 @@ class ResumePoint:
         self._state = shared(self._state)
 
 
-def _checked(state: Mapping[str, Any]) -> Resumed:
+def _checked(state: Any) -> Resumed:
     """The numbers of a state; SettingError if it is none of a StreamingDataset."""
     if not isinstance(state, Mapping) or not set(_LEAST) <= set(state):
         found = shown(sorted(state, key=str) if isinstance(state, Mapping) else state)
         hint = "what state_dict() of a StreamingDataset or StreamingDataLoader returned"
         raise SettingError(subject="state", expected=f"a dict with {', '.join(_LEAST)}", found=found, hint=hint)
-    numbers = [whole_number(name, state[name], least, _MOST) for name, least in _LEAST.items()]
+    epoch, sample, nodes, seed = (whole_number(name, state[name], least, _MOST) for name, least in _LEAST.items())
     initial = state.get("initial_physical_nodes")
     if initial is not None:
         initial = whole_number("initial_physical_nodes", initial, 1, _MOST)
-    return Resumed(*numbers, initial_physical_nodes=initial)
+    return Resumed(epoch, sample, nodes, seed, initial)

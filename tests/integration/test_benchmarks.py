@@ -78,7 +78,7 @@ def test_a_case_reports_all_contenders_with_all_their_numbers(case: str, results
     assert found["case"] == case
     assert found["runs"]
     for contenders in found["groups"].values():
-        assert len(contenders) > 1
+        assert len(contenders) > (case != "frames")  # its peers are installed by hand
         for contender in contenders.values():
             numbers = contender["numbers"]
             assert {"processor_s", "peak_mb", "peak_growth_mb", "anonymous_growth_mb"} <= numbers.keys()
@@ -122,7 +122,7 @@ def test_ratios_are_computed_within_a_round() -> None:
 def test_the_tables_show_the_kept_results(case: str, repository: Path) -> None:
     kept = table.load(case)
     assert not kept["quick"]
-    assert kept["rounds"] >= 3
+    assert kept["rounds"] >= (1 if case == "frames" else 3)  # it counts wrong frames, and measures no time
     assert table.render(kept) in (repository / "benchmarks" / "README.md").read_text()
 
 

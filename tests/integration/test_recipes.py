@@ -164,7 +164,7 @@ def test_lists_of_ucf101_choose_its_videos(tmp_path: Path, repository: Path) -> 
     with mx8.Dataset(tmp_path / "train") as dataset:
         assert dataset.metadata["classes"] == ["Archery", "Biking"]
         assert [(sample["path"], sample["label"]) for sample in dataset] == [(names[2], 1), (names[0], 0)]
-        assert dataset.metadata["videos"] == {"video": {"packets": "packets", "format": "packets 1"}}
+        assert dataset.metadata["videos"] == {"video": {"packets": "packets", "format": "packets 1", "facts": ""}}
         assert dataset[0]["frames"] == 40
 
 

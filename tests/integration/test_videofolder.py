@@ -56,7 +56,7 @@ def test_files_are_kept_with_their_index_and_facts(src, tmp_path):
     assert (report.samples, report.rejects) == (len(GOOD), ())
     with mx8.Dataset(tmp_path / "data") as dataset:
         assert dataset.metadata["classes"] == ["jump", "run"]
-        assert dataset.metadata["videos"] == {"video": {"packets": "packets", "format": "packets 1"}}
+        assert dataset.metadata["videos"] == {"video": {"packets": "packets", "format": "packets 1", "facts": ""}}
         for sample, (name, cell) in zip(dataset, GOOD.items(), strict=True):
             made = video(*cell)
             index = parse_packet_index(sample["packets"], len(sample["video"]))

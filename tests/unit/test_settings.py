@@ -126,6 +126,12 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "scale": ((0, 1), (0.5, 0.1), (0.1, 1.5), (0.1,), 0.5, None, (0.1, NAN), ("0.1", "1"), (True, True)),
         "ratio": ((0, 1), (2, 1), (1,), 1, None, (0.5, math.inf), (NAN, 1), ("1", "2")),
     },
+    "Clip": {
+        "size": (0, -1, (8,), (8, 0), "8", 1.5, True),
+        "crop": (5, "centre", mx8.Decode(), mx8.CenterCrop(8, upright=True)),
+        "layout": NO_TEXTS,
+    },
+    "Audio": {"rate": (0, 999, 384_001, *NO_INTS), "channels": (0, 3, *NO_INTS)},
     "MultiCrop": {"each": ({}, None, 5, [mx8.ResizeCrop(5)], {"a": 5}, {1: mx8.ResizeCrop(5)})},
     "register_encoding": {"name": ("int", "", "a:b", 3, None), "encoding": (5, None)},
     "verify": {
@@ -226,6 +232,8 @@ def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
         "sync": {"source": root, "target": tmp_path / "copy"},
         "convert_from": {"source": TEXT_FOLDERS, "src": root, "out": tmp_path / "new"},
         "MultiCrop": {},
+        "Audio": {},
+        "Clip": {"size": 8},
         "BlockShuffle": {},
         "Pool": {},
         "transforms.Normalize": {"mean": (0.5,) * 3, "std": (0.5,) * 3},
