@@ -34,6 +34,7 @@ VIDEOS = "videos"  # key of the metadata: {"video": {"packets": "packets", "form
 MOST_TIME = 1 << 60  # the largest absolute value of a time or position
 MOST_SIDE = 1 << 16
 MOST_EXTRADATA = 1 << 20
+MOST_REORDER = 16  # frames that H.264 and HEVC may hold back; FFmpeg ends the process above it
 
 # magic; flags; stream, rotation; matrix, range, siting, reorder; width, height; time base; sample aspect; first dts,
 # end, first position; packets; bytes of extradata; bytes of the names of codec and pixel format
@@ -285,6 +286,7 @@ def _check(index: PacketIndex, payload_bytes: int | None) -> None:
         (all(facts.sample_aspect), "a sample aspect above 0"),
         (facts.rotation in _ROTATIONS, "a rotation by a multiple of 90 degrees"),
         (facts.range <= 2, "a range of 0, 1 or 2"),
+        (facts.reorder <= MOST_REORDER, f"at most {MOST_REORDER} frames that are held back"),
         (len(index.extradata) <= MOST_EXTRADATA, f"at most {MOST_EXTRADATA} bytes of extradata"),
         (bool((np.abs(index.pts) <= MOST_TIME).all()), f"times up to {MOST_TIME}"),
         (bool((index.size >= 0).all()), "packets with a size"),

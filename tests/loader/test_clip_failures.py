@@ -109,6 +109,7 @@ def with_facts(**facts: Any) -> bytes:
         ("missing", GOOD, b"", "expected a packet index, got an empty one"),
         ("corrupt", GOOD, packets_of(GOOD)[:-1], "packet index"),
         ("corrupt", GOOD[:-2000], packets_of(GOOD), "packets inside the payload"),
+        ("corrupt", GOOD, packets_of(GOOD)[:17] + b"\xff" + packets_of(GOOD)[18:], "at most 16 frames"),
         ("unsupported", GOOD, with_facts(pixel_format="yuv420p10le"), "8 bits per sample.*yuv420p10le"),
         ("unsupported", GOOD, with_facts(codec="theora_2"), "a codec that FFmpeg decodes, got theora_2"),
         ("unsupported", GOOD, with_facts(matrix=8), "colour matrix of these codes"),

@@ -110,6 +110,7 @@ def test_packets_beyond_the_payload_are_refused():
         ({"sample_aspect": (0, 1)}, "sample aspect"),
         ({"rotation": 45}, "rotation"),
         ({"range": 3}, "range"),
+        ({"reorder": 17}, "at most 16 frames"),
         ({"codec": ""}, "a name"),
         ({"codec": "../x"}, "a name"),
         ({"pixel_format": "Ä"}, "a name"),
