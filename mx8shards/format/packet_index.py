@@ -30,6 +30,7 @@ Bools = npt.NDArray[np.bool_]
 
 MAGIC = b"MX8PKT1\n"
 FORMAT = "packets 1"
+CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "mpeg1video", "mpeg2video")  # FFmpeg has hundreds
 VIDEOS = "videos"  # key of the metadata: {"video": {"packets": "packets", "format": FORMAT}}, for each column of videos
 MOST_TIME = 1 << 60  # the largest absolute value of a time or position
 MOST_SIDE = 1 << 16

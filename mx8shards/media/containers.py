@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from mx8shards.errors import DecodeError, require
+from mx8shards.format.packet_index import CODECS
 
 FORMATS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf")
-CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "mpeg1video", "mpeg2video")
 # 8-bit 4:2:0, 4:2:2, 4:4:4 and grey. "yuvj" is FFmpeg's old name of full range.
 PIXEL_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray")
 MOST_PIXELS = 1 << 26  # of a frame: 8K is 2²⁵

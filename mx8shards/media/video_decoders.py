@@ -12,7 +12,7 @@ from threading import Condition
 from typing import Any, NamedTuple
 
 from mx8shards.errors import DecodeError, require
-from mx8shards.format.packet_index import PacketIndex
+from mx8shards.format.packet_index import CODECS, PacketIndex
 from mx8shards.media.video_memory import decoder_bytes
 
 _NAMES = {"av1": "libdav1d"}  # FFmpeg's own decoder "av1" needs a GPU
@@ -121,6 +121,8 @@ def _opened(index: PacketIndex) -> Any:
     """A new decoder with one thread, that refuses frames of more pixels than the index says."""
     codec_module = require("av.codec", "video")
     facts = index.facts
+    if facts.codec not in CODECS:
+        raise DecodeError(expected=f"one of the codecs {', '.join(CODECS)}", found=facts.codec, reason="unsupported")
     try:
         codec = codec_module.Codec(_NAMES.get(facts.codec, facts.codec), "r")
         context = codec_module.CodecContext.create(codec, "r")
