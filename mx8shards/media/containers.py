@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from mx8shards.errors import DecodeError, require
+from mx8shards.errors import DecodeError, ShardsError, error_text, require
 from mx8shards.format.packet_index import CODECS
 
 FORMATS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf")
@@ -25,6 +25,8 @@ _OPTIONS = {
     "enable_drefs": "0",  # references of a MOV to other files
     "use_absolute_path": "0",
 }
+
+_ODD = (ValueError, IndexError, AttributeError, TypeError, OverflowError)  # what PyAV raises for odd files
 
 _BITEXACT = {"fflags": "+bitexact"}  # no version and no date in the file
 
@@ -74,13 +76,26 @@ def opened(source: bytes | memoryview | IO[bytes]) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Convert errors of FFmpeg to DecodeError."""
+    """Convert errors of FFmpeg, and those that PyAV raises for odd files, to DecodeError."""
+    av = require("av", "video")
+    try:
+        with oddities():
+            yield
+    except av.FFmpegError as error:
+        reason = getattr(error, "strerror", "") or type(error).__name__
+        raise DecodeError(expected="a whole video", found=reason[0].lower() + reason[1:]) from error
+
+
+@contextlib.contextmanager
+def oddities() -> Iterator[None]:
+    """Convert the errors that PyAV raises for odd files to DecodeError, but not those of FFmpeg."""
     av = require("av", "video")
     try:
         yield
-    except (av.FFmpegError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", "") or type(error).__name__
-        raise DecodeError(expected="a whole video", found=reason[0].lower() + reason[1:]) from error
+    except (ShardsError, av.FFmpegError):
+        raise
+    except _ODD as error:
+        raise DecodeError(expected="a whole video", found=error_text(error), reason="backend") from error
 
 
 @contextlib.contextmanager

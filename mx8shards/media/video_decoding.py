@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, require
 from mx8shards.format.packet_index import PacketIndex
-from mx8shards.media.containers import opened
+from mx8shards.media.containers import oddities, opened
 from mx8shards.media.packet_plan import Ints, Stretch, stretches
 from mx8shards.media.video_colour import FORMATS
 from mx8shards.media.video_decoders import Decoders
@@ -111,8 +111,13 @@ def _decoded(video: Payload, context: Any, packets: Ints) -> Iterator[Any]:
             raise OSError("the file is shorter than it was, or cannot be read")
         packet.pts = packet.dts = number
         packet.is_keyframe = bool(index.keyframe[number])
-        yield from context.decode(packet)
-    yield from context.decode(None)
+        with oddities():
+            frames = context.decode(packet)
+        yield from frames
+        del frames  # they are memory of the decoder
+    with oddities():
+        frames = context.decode(None)
+    yield from frames
 
 
 def _decode_all(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFrame) -> Decoded:

@@ -24,6 +24,7 @@ from tests import videos
 from tests.clip_data import packets_of, write_videos
 
 GOOD = videos.video("h264").data
+TS = videos.video("h264", "negative start").data  # its packets are no parts of it
 CLIP = {"video": mx8.Clip(16)}
 
 
@@ -119,6 +120,7 @@ def with_facts(**facts: Any) -> bytes:
         ("unsupported", GOOD, with_facts(width=48), "frames of 48 × 64"),
         ("missing", GOOD, with_facts(slices=False, stream=7), "expected a stream 7 of video, got 1 streams"),
         ("corrupt", bytes(9_000), with_facts(slices=False), "expected a whole video"),
+        ("backend", videos.with_stream_type(TS, 0xD4), packets_of(TS), "expected a whole video"),
     ],
 )
 def test_failures_have_classes(tmp_path: Path, name: str, video: bytes, packets: bytes, message: str) -> None:
