@@ -6,7 +6,8 @@ Every packet gets its number in the packet index as its time, so that a decoded 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,22 +124,41 @@ def _decoded(video: Payload, context: Any, packets: Ints) -> Iterator[Any]:
 def _decode_all(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFrame) -> Decoded:
     """Decode in the order of the container up to the last wanted frame: for containers whose packets are not slices."""
     index = video.index
-    numbers = {int(index.pts[packet]): packet for packet in wanted.tolist()}
+    awaited = set(wanted.tolist())
     counts = Decoded()
-    with decoders.memory(decoder_bytes(index)), opened(io.BufferedReader(LazyPayload(video))) as container:
-        stream = _stream_of(container, index.facts.stream)
-        stream.codec_context.thread_count = 1
-        for frame in container.decode(stream):
+    with decoders.memory(decoder_bytes(index)), closing(_demuxed(video)) as frames:
+        for number, frame in frames:
             counts.frames += 1
-            packet = numbers.pop(frame.pts, None)
-            if packet is not None:
-                take(packet, planes_of(frame, index))
-            if not numbers:
+            if number in awaited:
+                take(number, planes_of(frame, index))
+                awaited.discard(number)
+            del frame
+            if not awaited:
                 break
     counts.packets_fed = counts.packets_covered = counts.frames
-    if numbers:
-        raise _missing(index, np.array(sorted(numbers.values())))
+    if awaited:
+        raise _missing(index, np.array(sorted(awaited)))
     return counts
+
+
+def _demuxed(video: Payload) -> Generator[tuple[int, Any], None, None]:
+    """All frames of a container, each with the number of its packet, which tells more than times: ASF has wrong ones."""
+    index, number = video.index, 0
+    with opened(io.BufferedReader(LazyPayload(video))) as container:
+        stream = _stream_of(container, index.facts.stream)
+        context = stream.codec_context
+        context.thread_count = 1
+        context.copy_opaque = True
+        for packet in container.demux(stream):
+            if packet.size:
+                if number >= len(index.size) or packet.size != index.size[number]:
+                    raise DecodeError(
+                        expected="the packets of its index", found=f"another packet {number}", reason="corrupt"
+                    )
+                packet.opaque = (number,)  # an object of its own, as PyAV finds it by its id()
+                number += 1
+            for frame in context.decode(packet if packet.size else None):
+                yield (frame.opaque[0] if frame.opaque else -1), frame
 
 
 def _stream_of(container: Any, number: int) -> Any:
