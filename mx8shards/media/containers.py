@@ -19,7 +19,13 @@ FORMATS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", 
 PIXEL_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray")
 MOST_PIXELS = 1 << 26  # of a frame: 8K is 2²⁵
 
+# Decoders by which FFmpeg may learn what a stream is, when a container is opened.
+_SOUND = ("aac", "mp3", "mp3float", "mp2", "mp2float", "ac3", "eac3", "opus", "libopus", "vorbis", "flac", "alac")
+_SOUND += ("amrnb", "amrwb", "wmav1", "wmav2", "wmapro", "dca", "pcm_mulaw", "pcm_alaw", "pcm_u8", "pcm_s8")
+_SOUND += tuple(f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be"))
+
 _OPTIONS = {
+    "codec_whitelist": ",".join((*CODECS, "libdav1d", *_SOUND)),
     "format_whitelist": ",".join(FORMATS),
     "protocol_whitelist": "none",  # nothing but the bytes given
     "enable_drefs": "0",  # references of a MOV to other files
@@ -60,17 +66,21 @@ class PayloadFile(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def opened(source: bytes | memoryview | IO[bytes]) -> Iterator[Any]:
+def opened(source: bytes | memoryview | IO[bytes], most_pixels: int = MOST_PIXELS) -> Iterator[Any]:
     """A payload or a file as a PyAV container, closed at the end. DecodeError if it is none, or of another format.
 
-    Errors of FFmpeg inside the block become DecodeError.
+    Errors of FFmpeg inside the block become DecodeError. Frames of more pixels are not decoded to learn what they are.
     """
     av = require("av", "video")
     file: Any = PayloadFile(source) if isinstance(source, bytes | memoryview) else source
     if file.seek(0, io.SEEK_END) == 0:
         raise DecodeError(expected="a video", found="an empty file")
     file.seek(0)
-    with refusals(), av.open(file, container_options=_OPTIONS, metadata_errors="replace") as container:
+    limit = {"max_pixels": str(most_pixels)}
+    with (
+        refusals(),
+        av.open(file, options=limit, container_options=_OPTIONS, metadata_errors="replace") as container,
+    ):
         yield container
 
 

@@ -12,7 +12,7 @@ from threading import Condition
 from typing import Any, NamedTuple
 
 from mx8shards.errors import DecodeError, require
-from mx8shards.format.packet_index import CODECS, PacketIndex
+from mx8shards.format.packet_index import CODECS, PacketIndex, VideoFacts
 from mx8shards.media.video_memory import decoder_bytes
 
 _NAMES = {"av1": "libdav1d"}  # FFmpeg's own decoder "av1" needs a GPU
@@ -117,6 +117,11 @@ class Decoders:
             size_bytes -= oldest.size_bytes
 
 
+def most_pixels(facts: VideoFacts) -> int:
+    """How many pixels decoders may allocate for a frame."""
+    return (facts.width + _EDGES) * (facts.height + _EDGES)
+
+
 def _opened(index: PacketIndex) -> Any:
     """A new decoder with one thread, that refuses frames of more pixels than the index says."""
     codec_module = require("av.codec", "video")
@@ -131,6 +136,6 @@ def _opened(index: PacketIndex) -> Any:
     context.width, context.height = facts.width, facts.height
     context.extradata = index.extradata or None
     context.thread_count = 1
-    context.options = {"max_pixels": str((facts.width + _EDGES) * (facts.height + _EDGES))}
+    context.options = {"max_pixels": str(most_pixels(facts))}
     context.open()
     return context

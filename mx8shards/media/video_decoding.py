@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, require
-from mx8shards.format.packet_index import PacketIndex
-from mx8shards.media.containers import oddities, opened
+from mx8shards.format.packet_index import CODECS, PacketIndex, VideoFacts
+from mx8shards.media.containers import codec_name, oddities, opened
 from mx8shards.media.packet_plan import Ints, Stretch, stretches
 from mx8shards.media.video_colour import FORMATS
-from mx8shards.media.video_decoders import Decoders
+from mx8shards.media.video_decoders import Decoders, most_pixels
 from mx8shards.media.video_memory import decoder_bytes
 
 Bytes = npt.NDArray[np.uint8]
@@ -142,13 +142,14 @@ def _decode_all(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFram
 
 
 def _demuxed(video: Payload) -> Generator[tuple[int, Any], None, None]:
-    """All frames of a container, each with the number of its packet, which tells more than times: ASF has wrong ones."""
+    """All frames of a container, with the numbers of their packets, which tell more than times: ASF has wrong ones."""
     index, number = video.index, 0
-    with opened(io.BufferedReader(LazyPayload(video))) as container:
-        stream = _stream_of(container, index.facts.stream)
+    with opened(io.BufferedReader(LazyPayload(video)), most_pixels(index.facts)) as container:
+        stream = _stream_of(container, index.facts)
         context = stream.codec_context
         context.thread_count = 1
         context.copy_opaque = True
+        context.options = {"max_pixels": str(most_pixels(index.facts))}
         for packet in container.demux(stream):
             if packet.size:
                 if number >= len(index.size) or packet.size != index.size[number]:
@@ -161,12 +162,20 @@ def _demuxed(video: Payload) -> Generator[tuple[int, Any], None, None]:
                 yield (frame.opaque[0] if frame.opaque else -1), frame
 
 
-def _stream_of(container: Any, number: int) -> Any:
-    """A stream of video by its number in the container."""
-    streams = container.streams
+def _stream_of(container: Any, facts: VideoFacts) -> Any:
+    """The stream of video with these facts. DecodeError if it is another one, before it is decoded."""
+    streams, number = container.streams, facts.stream
     if number >= len(streams) or streams[number].type != "video":
         found = f"{len(streams)} streams" if number >= len(streams) else streams[number].type
         raise DecodeError(expected=f"a stream {number} of video", found=found, reason="missing")
+    name = codec_name(streams[number])
+    if name != facts.codec or name not in CODECS:
+        found = name or "an unknown codec"
+        raise DecodeError(expected=f"the codec {facts.codec} of its index", found=found, reason="unsupported")
+    context = streams[number].codec_context
+    if context.width * context.height > most_pixels(facts):
+        found = f"{context.width} × {context.height}"
+        raise DecodeError(expected=f"frames of {facts.width} × {facts.height}", found=found, reason="unsupported")
     return streams[number]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,20 @@ from tests.clip_data import packets_of, write_videos
 GOOD = videos.video("h264").data
 TS = videos.video("h264", "negative start").data  # its packets are no parts of it
 CLIP = {"video": mx8.Clip(16)}
+
+
+def large_video(kind: str) -> bytes:
+    """Frames of 1024 × 768 in a container."""
+    import av
+
+    out = io.BytesIO()
+    with av.open(out, "w", format=kind) as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height = 1024, 768
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame(1024, 768, "yuv420p")))
+        container.mux(stream.encode())
+    return out.getvalue()
 
 
 def damaged(data: bytes, packet: int) -> bytes:
@@ -120,7 +135,15 @@ def with_facts(**facts: Any) -> bytes:
         ("unsupported", GOOD, with_facts(width=48), "frames of 48 × 64"),
         ("missing", GOOD, with_facts(slices=False, stream=7), "expected a stream 7 of video, got 1 streams"),
         ("corrupt", bytes(9_000), with_facts(slices=False), "expected a whole video"),
-        ("backend", videos.with_stream_type(TS, 0xD4), packets_of(TS), "expected a whole video"),
+        (
+            "unsupported",
+            videos.with_stream_type(TS, 0xD4),
+            packets_of(TS),
+            "the codec h264 of its index, got an unknown",
+        ),
+        ("unsupported", GOOD, with_facts(slices=False, codec="mpeg4"), "the codec mpeg4 of its index, got h264"),
+        ("unsupported", large_video("mp4"), with_facts(slices=False), "frames of 96 × 64, got 1024 × 768"),
+        ("unsupported", large_video("mpegts"), with_facts(slices=False), "frames of 96 × 64, got 1024 × 768"),
     ],
 )
 def test_failures_have_classes(tmp_path: Path, name: str, video: bytes, packets: bytes, message: str) -> None:
