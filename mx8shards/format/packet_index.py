@@ -233,8 +233,10 @@ class _Reader:
         kind = np.dtype(_UNSIGNED.get(width, "<u8"))
         stored = np.frombuffer(self.bytes(count * width, place), kind) if width else np.zeros(count, kind)
         most = int(stored.max(initial=0))
-        if step < 1 or abs(base) > MOST_TIME or base + step * most > MOST_TIME:
+        too_large = abs(base) > MOST_TIME or base + step * most > MOST_TIME or (most > 0 and step > MOST_TIME)
+        if step < 1 or too_large:
             raise FormatError(place=place, expected=f"a step, and values up to {MOST_TIME}", found="larger values")
+        # without integers above 0, any step will do
         values: Ints = base + stored.astype(np.int64) * min(step, MOST_TIME)
         return values
 
