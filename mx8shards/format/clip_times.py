@@ -166,10 +166,10 @@ def length_of(times: ClipTimes, index: PacketIndex) -> int:
 
 
 def bounds_of(clip: ClipFrames, index: PacketIndex) -> tuple[Fraction, Fraction]:
-    """When the first frame of a clip is first shown and its last frame is last shown, in seconds."""
+    """When the earliest frame of a clip is first shown and its latest frame is last shown, in seconds."""
     shown = index.pts[index.frames]
     numbers = clip.numbers[clip.valid] if clip.valid.any() else clip.numbers
-    first, last = int(numbers[0]), int(numbers[-1])
+    first, last = int(numbers.min()), int(numbers.max())
     end = int(shown[last + 1]) if last + 1 < len(shown) else index.facts.end
     unit, begin = Fraction(*index.facts.time_base), int(shown[0])
     return (int(shown[first]) - begin) * unit, (end - begin) * unit

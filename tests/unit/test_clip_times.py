@@ -224,3 +224,9 @@ def test_cameras_of_different_lengths_repeat_and_end_with_the_clock(rate: Fracti
     padded = frames_of(ClipTimes(frames=60, fps=rate, short="pad"), 0, right, left)
     assert padded.numbers.tolist() == [*range(40), *[39] * 20]
     assert padded.valid.tolist() == [True] * 40 + [False] * 20
+
+
+def test_the_bounds_of_a_clip_are_those_of_its_earliest_and_latest_frames() -> None:
+    whole, at = video(list(range(40)), 40), (0, -200_000_000, 200_000_000)
+    assert seconds_of(frames_of(ClipTimes(frames=45, short="loop"), 0, whole), whole) == (0.0, 1.6)
+    assert seconds_of(frames_of(ClipTimes(frames=3, at=at, anchors="grasp"), 10**9, whole), whole) == (0.8, 1.24)
