@@ -20,7 +20,20 @@ PIXEL_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj4
 MOST_PIXELS = 1 << 26  # of a frame: 8K is 2²⁵
 
 # Decoders by which FFmpeg may learn what a stream is, when a container is opened.
-_SOUND = ("aac", "mp3", "mp3float", "mp2", "mp2float", "ac3", "eac3", "opus", "libopus", "vorbis", "flac", "alac")
+_SOUND: tuple[str, ...] = (
+    "aac",
+    "mp3",
+    "mp3float",
+    "mp2",
+    "mp2float",
+    "ac3",
+    "eac3",
+    "opus",
+    "libopus",
+    "vorbis",
+    "flac",
+    "alac",
+)
 _SOUND += ("amrnb", "amrwb", "wmav1", "wmav2", "wmapro", "dca", "pcm_mulaw", "pcm_alaw", "pcm_u8", "pcm_s8")
 _SOUND += tuple(f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be"))
 
