@@ -123,6 +123,7 @@ def _refused() -> dict[str, bytes]:
         "an unknown flag of a packet": changed(len(good) - 1, 12),
         "a rotation by 45 degrees": with_facts(rotation=45),
         "an unknown range": with_facts(range=3),
+        "too many frames that are held back": with_facts(reorder=17),
         "no width": with_facts(width=0),
         "too large a height": with_facts(height=65_537),
         "a time base of zero": with_facts(time_base=[1, 0]),

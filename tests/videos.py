@@ -220,3 +220,22 @@ def with_cut_start(mp4: bytes, frames: int) -> bytes:
     (movie,) = struct.unpack_from(">I", mp4, header + 16)
     edit = struct.pack(">Ii", duration - frames * movie // FPS, begin + frames * per_second // FPS)
     return mp4[: at + 12] + edit + mp4[at + 20 :]
+
+
+def with_stream_type(mpegts: bytes, kind: int) -> bytes:
+    """The MPEG-TS of one H.264 stream, of which its table says that it has another type."""
+    head, tail = bytes.fromhex("02b0120001c10000e100f000"), bytes.fromhex("e100f000")
+    old, new = (head + bytes([each]) + tail for each in (0x1B, kind))
+    if mpegts.count(old) == 0:
+        raise ValueError("no table of one H.264 stream")
+    return mpegts.replace(old + _mpeg_crc(old), new + _mpeg_crc(new))
+
+
+def _mpeg_crc(data: bytes) -> bytes:
+    """The checksum of a table of MPEG-TS."""
+    found = 0xFFFFFFFF
+    for byte in data:
+        found ^= byte << 24
+        for _ in range(8):
+            found = (found << 1 ^ (0x04C11DB7 if found >> 31 else 0)) & 0xFFFFFFFF
+    return found.to_bytes(4, "big")

@@ -135,13 +135,13 @@ def frames_of(times: ClipTimes, start: int, index: PacketIndex, clock: PacketInd
         wanted = [_ticks(start + offset + _EARLY, index.facts.time_base) for offset in times.at]
         return _shown_at(wanted, shown, index.facts.end)
     steps = start + times.stride * np.arange(times.frames)
+    first = index if clock is None else clock
     if times.fps is not None:
-        steps, valid = _within(steps, length_of(times, index), times.short)
+        steps, valid = _within(steps, length_of(times, first), times.short)
         unit, per_second = index.facts.time_base
         scale = per_second * times.fps.denominator, times.fps.numerator * unit
         found = _shown_at([step * scale[0] // scale[1] for step in steps.tolist()], shown, index.facts.end)
         return ClipFrames(found.numbers, found.valid & valid)
-    first = index if clock is None else clock
     numbers, valid = _within(steps, len(first.frames), times.short)
     if clock is None or clock is index:
         return ClipFrames(numbers, valid)
@@ -166,10 +166,10 @@ def length_of(times: ClipTimes, index: PacketIndex) -> int:
 
 
 def bounds_of(clip: ClipFrames, index: PacketIndex) -> tuple[Fraction, Fraction]:
-    """When the first frame of a clip is first shown and its last frame is last shown, in seconds."""
+    """When the earliest frame of a clip is first shown and its latest frame is last shown, in seconds."""
     shown = index.pts[index.frames]
     numbers = clip.numbers[clip.valid] if clip.valid.any() else clip.numbers
-    first, last = int(numbers[0]), int(numbers[-1])
+    first, last = int(numbers.min()), int(numbers.max())
     end = int(shown[last + 1]) if last + 1 < len(shown) else index.facts.end
     unit, begin = Fraction(*index.facts.time_base), int(shown[0])
     return (int(shown[first]) - begin) * unit, (end - begin) * unit

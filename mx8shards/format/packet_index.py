@@ -30,10 +30,12 @@ Bools = npt.NDArray[np.bool_]
 
 MAGIC = b"MX8PKT1\n"
 FORMAT = "packets 1"
+CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "mpeg1video", "mpeg2video")  # FFmpeg has hundreds
 VIDEOS = "videos"  # key of the metadata: {"video": {"packets": "packets", "format": FORMAT}}, for each column of videos
 MOST_TIME = 1 << 60  # the largest absolute value of a time or position
 MOST_SIDE = 1 << 16
 MOST_EXTRADATA = 1 << 20
+MOST_REORDER = 16  # frames that H.264 and HEVC may hold back; FFmpeg ends the process above it
 
 # magic; flags; stream, rotation; matrix, range, siting, reorder; width, height; time base; sample aspect; first dts,
 # end, first position; packets; bytes of extradata; bytes of the names of codec and pixel format
@@ -231,8 +233,10 @@ class _Reader:
         kind = np.dtype(_UNSIGNED.get(width, "<u8"))
         stored = np.frombuffer(self.bytes(count * width, place), kind) if width else np.zeros(count, kind)
         most = int(stored.max(initial=0))
-        if step < 1 or abs(base) > MOST_TIME or base + step * most > MOST_TIME:
+        too_large = abs(base) > MOST_TIME or base + step * most > MOST_TIME or (most > 0 and step > MOST_TIME)
+        if step < 1 or too_large:
             raise FormatError(place=place, expected=f"a step, and values up to {MOST_TIME}", found="larger values")
+        # without integers above 0, any step will do
         values: Ints = base + stored.astype(np.int64) * min(step, MOST_TIME)
         return values
 
@@ -285,6 +289,7 @@ def _check(index: PacketIndex, payload_bytes: int | None) -> None:
         (all(facts.sample_aspect), "a sample aspect above 0"),
         (facts.rotation in _ROTATIONS, "a rotation by a multiple of 90 degrees"),
         (facts.range <= 2, "a range of 0, 1 or 2"),
+        (facts.reorder <= MOST_REORDER, f"at most {MOST_REORDER} frames that are held back"),
         (len(index.extradata) <= MOST_EXTRADATA, f"at most {MOST_EXTRADATA} bytes of extradata"),
         (bool((np.abs(index.pts) <= MOST_TIME).all()), f"times up to {MOST_TIME}"),
         (bool((index.size >= 0).all()), "packets with a size"),

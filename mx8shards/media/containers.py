@@ -11,20 +11,41 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from mx8shards.errors import DecodeError, require
+from mx8shards.errors import DecodeError, ShardsError, error_text, require
+from mx8shards.format.packet_index import CODECS
 
 FORMATS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf")
-CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "mpeg1video", "mpeg2video")
 # 8-bit 4:2:0, 4:2:2, 4:4:4 and grey. "yuvj" is FFmpeg's old name of full range.
 PIXEL_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray")
 MOST_PIXELS = 1 << 26  # of a frame: 8K is 2²⁵
 
+# Decoders by which FFmpeg may learn what a stream is, when a container is opened.
+_SOUND: tuple[str, ...] = (
+    "aac",
+    "mp3",
+    "mp3float",
+    "mp2",
+    "mp2float",
+    "ac3",
+    "eac3",
+    "opus",
+    "libopus",
+    "vorbis",
+    "flac",
+    "alac",
+)
+_SOUND += ("amrnb", "amrwb", "wmav1", "wmav2", "wmapro", "dca", "pcm_mulaw", "pcm_alaw", "pcm_u8", "pcm_s8")
+_SOUND += tuple(f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be"))
+
 _OPTIONS = {
+    "codec_whitelist": ",".join((*CODECS, "libdav1d", *_SOUND)),
     "format_whitelist": ",".join(FORMATS),
     "protocol_whitelist": "none",  # nothing but the bytes given
     "enable_drefs": "0",  # references of a MOV to other files
     "use_absolute_path": "0",
 }
+
+_ODD = (ValueError, IndexError, AttributeError, TypeError, OverflowError)  # what PyAV raises for odd files
 
 _BITEXACT = {"fflags": "+bitexact"}  # no version and no date in the file
 
@@ -58,29 +79,46 @@ class PayloadFile(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def opened(source: bytes | memoryview | IO[bytes]) -> Iterator[Any]:
+def opened(source: bytes | memoryview | IO[bytes], most_pixels: int = MOST_PIXELS) -> Iterator[Any]:
     """A payload or a file as a PyAV container, closed at the end. DecodeError if it is none, or of another format.
 
-    Errors of FFmpeg inside the block become DecodeError.
+    Errors of FFmpeg inside the block become DecodeError. Frames of more pixels are not decoded to learn what they are.
     """
     av = require("av", "video")
     file: Any = PayloadFile(source) if isinstance(source, bytes | memoryview) else source
     if file.seek(0, io.SEEK_END) == 0:
         raise DecodeError(expected="a video", found="an empty file")
     file.seek(0)
-    with refusals(), av.open(file, container_options=_OPTIONS, metadata_errors="replace") as container:
+    limit = {"max_pixels": str(most_pixels)}
+    with (
+        refusals(),
+        av.open(file, options=limit, container_options=_OPTIONS, metadata_errors="replace") as container,
+    ):
         yield container
 
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Convert errors of FFmpeg to DecodeError."""
+    """Convert errors of FFmpeg, and those that PyAV raises for odd files, to DecodeError."""
+    av = require("av", "video")
+    try:
+        with oddities():
+            yield
+    except av.FFmpegError as error:
+        reason = getattr(error, "strerror", "") or type(error).__name__
+        raise DecodeError(expected="a whole video", found=reason[0].lower() + reason[1:]) from error
+
+
+@contextlib.contextmanager
+def oddities() -> Iterator[None]:
+    """Convert the errors that PyAV raises for odd files to DecodeError, but not those of FFmpeg."""
     av = require("av", "video")
     try:
         yield
-    except (av.FFmpegError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", "") or type(error).__name__
-        raise DecodeError(expected="a whole video", found=reason[0].lower() + reason[1:]) from error
+    except (ShardsError, av.FFmpegError):
+        raise
+    except _ODD as error:
+        raise DecodeError(expected="a whole video", found=error_text(error), reason="backend") from error
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from threading import Condition
 from typing import Any, NamedTuple
 
 from mx8shards.errors import DecodeError, require
-from mx8shards.format.packet_index import PacketIndex
+from mx8shards.format.packet_index import CODECS, PacketIndex, VideoFacts
 from mx8shards.media.video_memory import decoder_bytes
 
 _NAMES = {"av1": "libdav1d"}  # FFmpeg's own decoder "av1" needs a GPU
@@ -117,10 +117,17 @@ class Decoders:
             size_bytes -= oldest.size_bytes
 
 
+def most_pixels(facts: VideoFacts) -> int:
+    """How many pixels decoders may allocate for a frame."""
+    return (facts.width + _EDGES) * (facts.height + _EDGES)
+
+
 def _opened(index: PacketIndex) -> Any:
     """A new decoder with one thread, that refuses frames of more pixels than the index says."""
     codec_module = require("av.codec", "video")
     facts = index.facts
+    if facts.codec not in CODECS:
+        raise DecodeError(expected=f"one of the codecs {', '.join(CODECS)}", found=facts.codec, reason="unsupported")
     try:
         codec = codec_module.Codec(_NAMES.get(facts.codec, facts.codec), "r")
         context = codec_module.CodecContext.create(codec, "r")
@@ -129,6 +136,6 @@ def _opened(index: PacketIndex) -> Any:
     context.width, context.height = facts.width, facts.height
     context.extradata = index.extradata or None
     context.thread_count = 1
-    context.options = {"max_pixels": str((facts.width + _EDGES) * (facts.height + _EDGES))}
+    context.options = {"max_pixels": str(most_pixels(facts))}
     context.open()
     return context

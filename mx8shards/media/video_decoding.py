@@ -6,7 +6,8 @@ Every packet gets its number in the packet index as its time, so that a decoded 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, require
-from mx8shards.format.packet_index import PacketIndex
-from mx8shards.media.containers import opened
+from mx8shards.format.packet_index import CODECS, PacketIndex, VideoFacts
+from mx8shards.media.containers import codec_name, oddities, opened
 from mx8shards.media.packet_plan import Ints, Stretch, stretches
 from mx8shards.media.video_colour import FORMATS
-from mx8shards.media.video_decoders import Decoders
+from mx8shards.media.video_decoders import Decoders, most_pixels
 from mx8shards.media.video_memory import decoder_bytes
 
 Bytes = npt.NDArray[np.uint8]
@@ -111,37 +112,70 @@ def _decoded(video: Payload, context: Any, packets: Ints) -> Iterator[Any]:
             raise OSError("the file is shorter than it was, or cannot be read")
         packet.pts = packet.dts = number
         packet.is_keyframe = bool(index.keyframe[number])
-        yield from context.decode(packet)
-    yield from context.decode(None)
+        with oddities():
+            frames = context.decode(packet)
+        yield from frames
+        del frames  # they are memory of the decoder
+    with oddities():
+        frames = context.decode(None)
+    yield from frames
 
 
 def _decode_all(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFrame) -> Decoded:
     """Decode in the order of the container up to the last wanted frame: for containers whose packets are not slices."""
     index = video.index
-    numbers = {int(index.pts[packet]): packet for packet in wanted.tolist()}
+    awaited = set(wanted.tolist())
     counts = Decoded()
-    with decoders.memory(decoder_bytes(index)), opened(io.BufferedReader(LazyPayload(video))) as container:
-        stream = _stream_of(container, index.facts.stream)
-        stream.codec_context.thread_count = 1
-        for frame in container.decode(stream):
+    with decoders.memory(decoder_bytes(index)), closing(_demuxed(video)) as frames:
+        for number, frame in frames:
             counts.frames += 1
-            packet = numbers.pop(frame.pts, None)
-            if packet is not None:
-                take(packet, planes_of(frame, index))
-            if not numbers:
+            if number in awaited:
+                take(number, planes_of(frame, index))
+                awaited.discard(number)
+            del frame
+            if not awaited:
                 break
     counts.packets_fed = counts.packets_covered = counts.frames
-    if numbers:
-        raise _missing(index, np.array(sorted(numbers.values())))
+    if awaited:
+        raise _missing(index, np.array(sorted(awaited)))
     return counts
 
 
-def _stream_of(container: Any, number: int) -> Any:
-    """A stream of video by its number in the container."""
-    streams = container.streams
+def _demuxed(video: Payload) -> Generator[tuple[int, Any], None, None]:
+    """All frames of a container, with the numbers of their packets, which tell more than times: ASF has wrong ones."""
+    index, number = video.index, 0
+    with opened(io.BufferedReader(LazyPayload(video)), most_pixels(index.facts)) as container:
+        stream = _stream_of(container, index.facts)
+        context = stream.codec_context
+        context.thread_count = 1
+        context.copy_opaque = True
+        context.options = {"max_pixels": str(most_pixels(index.facts))}
+        for packet in container.demux(stream):
+            if packet.size:
+                if number >= len(index.size) or packet.size != index.size[number]:
+                    raise DecodeError(
+                        expected="the packets of its index", found=f"another packet {number}", reason="corrupt"
+                    )
+                packet.opaque = (number,)  # an object of its own, as PyAV finds it by its id()
+                number += 1
+            for frame in context.decode(packet if packet.size else None):
+                yield (frame.opaque[0] if frame.opaque else -1), frame
+
+
+def _stream_of(container: Any, facts: VideoFacts) -> Any:
+    """The stream of video with these facts. DecodeError if it is another one, before it is decoded."""
+    streams, number = container.streams, facts.stream
     if number >= len(streams) or streams[number].type != "video":
         found = f"{len(streams)} streams" if number >= len(streams) else streams[number].type
         raise DecodeError(expected=f"a stream {number} of video", found=found, reason="missing")
+    name = codec_name(streams[number])
+    if name != facts.codec or name not in CODECS:
+        found = name or "an unknown codec"
+        raise DecodeError(expected=f"the codec {facts.codec} of its index", found=found, reason="unsupported")
+    context = streams[number].codec_context
+    if context.width * context.height > most_pixels(facts):
+        found = f"{context.width} × {context.height}"
+        raise DecodeError(expected=f"frames of {facts.width} × {facts.height}", found=found, reason="unsupported")
     return streams[number]
 
 

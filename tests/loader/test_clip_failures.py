@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,22 @@ from tests import videos
 from tests.clip_data import packets_of, write_videos
 
 GOOD = videos.video("h264").data
+TS = videos.video("h264", "negative start").data  # its packets are no parts of it
 CLIP = {"video": mx8.Clip(16)}
+
+
+def large_video(kind: str) -> bytes:
+    """Frames of 1024 × 768 in a container."""
+    import av
+
+    out = io.BytesIO()
+    with av.open(out, "w", format=kind) as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height = 1024, 768
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame(1024, 768, "yuv420p")))
+        container.mux(stream.encode())
+    return out.getvalue()
 
 
 def damaged(data: bytes, packet: int) -> bytes:
@@ -109,13 +125,25 @@ def with_facts(**facts: Any) -> bytes:
         ("missing", GOOD, b"", "expected a packet index, got an empty one"),
         ("corrupt", GOOD, packets_of(GOOD)[:-1], "packet index"),
         ("corrupt", GOOD[:-2000], packets_of(GOOD), "packets inside the payload"),
+        ("corrupt", GOOD, packets_of(GOOD)[:17] + b"\xff" + packets_of(GOOD)[18:], "at most 16 frames"),
         ("unsupported", GOOD, with_facts(pixel_format="yuv420p10le"), "8 bits per sample.*yuv420p10le"),
-        ("unsupported", GOOD, with_facts(codec="theora_2"), "a codec that FFmpeg decodes, got theora_2"),
+        ("unsupported", GOOD, with_facts(codec="theora_2"), "one of the codecs h264.*, got theora_2"),
+        ("unsupported", GOOD, with_facts(codec="ansi"), "one of the codecs h264.*, got ansi"),
+        ("unsupported", GOOD, with_facts(codec="pcm_s16le"), "one of the codecs h264.*, got pcm_s16le"),
         ("unsupported", GOOD, with_facts(matrix=8), "colour matrix of these codes"),
         ("unsupported", GOOD, with_facts(width=65_000, height=65_000), "a video that is decoded in"),
         ("unsupported", GOOD, with_facts(width=48), "frames of 48 × 64"),
         ("missing", GOOD, with_facts(slices=False, stream=7), "expected a stream 7 of video, got 1 streams"),
         ("corrupt", bytes(9_000), with_facts(slices=False), "expected a whole video"),
+        (
+            "unsupported",
+            videos.with_stream_type(TS, 0xD4),
+            packets_of(TS),
+            "the codec h264 of its index, got an unknown",
+        ),
+        ("unsupported", GOOD, with_facts(slices=False, codec="mpeg4"), "the codec mpeg4 of its index, got h264"),
+        ("unsupported", large_video("mp4"), with_facts(slices=False), "frames of 96 × 64, got 1024 × 768"),
+        ("unsupported", large_video("mpegts"), with_facts(slices=False), "frames of 96 × 64, got 1024 × 768"),
     ],
 )
 def test_failures_have_classes(tmp_path: Path, name: str, video: bytes, packets: bytes, message: str) -> None:

@@ -213,3 +213,20 @@ def test_bad_settings_are_refused(given: dict[str, Any], message: str) -> None:
 def test_a_rate_is_the_number_that_was_written() -> None:
     assert clip_times(**{**ALL, "frames": 2, "fps": 29.97}, short="drop").fps == Fraction(2997, 100)
     assert clip_times(**{**ALL, "frames": 2, "fps": Fraction(30000, 1001)}, short="drop").fps == Fraction(30000, 1001)
+
+
+@pytest.mark.parametrize("rate", [None, Fraction(25)])
+def test_cameras_of_different_lengths_repeat_and_end_with_the_clock(rate: Fraction | None) -> None:
+    left, right = video(list(range(40)), 40), video(list(range(48)), 48)
+    looped = frames_of(ClipTimes(frames=60, fps=rate, short="loop"), 0, right, left)
+    assert looped.numbers.tolist() == [*range(40), *range(20)]
+    assert looped.valid.all()
+    padded = frames_of(ClipTimes(frames=60, fps=rate, short="pad"), 0, right, left)
+    assert padded.numbers.tolist() == [*range(40), *[39] * 20]
+    assert padded.valid.tolist() == [True] * 40 + [False] * 20
+
+
+def test_the_bounds_of_a_clip_are_those_of_its_earliest_and_latest_frames() -> None:
+    whole, at = video(list(range(40)), 40), (0, -200_000_000, 200_000_000)
+    assert seconds_of(frames_of(ClipTimes(frames=45, short="loop"), 0, whole), whole) == (0.0, 1.6)
+    assert seconds_of(frames_of(ClipTimes(frames=3, at=at, anchors="grasp"), 10**9, whole), whole) == (0.8, 1.24)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -110,6 +111,7 @@ def test_packets_beyond_the_payload_are_refused():
         ({"sample_aspect": (0, 1)}, "sample aspect"),
         ({"rotation": 45}, "rotation"),
         ({"range": 3}, "range"),
+        ({"reorder": 17}, "at most 16 frames"),
         ({"codec": ""}, "a name"),
         ({"codec": "../x"}, "a name"),
         ({"pixel_format": "Ä"}, "a name"),
@@ -179,3 +181,12 @@ def test_the_vectors_of_the_specification_hold(repository):
     for vector in vectors["refused"]:
         with pytest.raises(FormatError):
             parse_packet_index(bytes.fromhex(vector["index"]), vectors["video_bytes"])
+
+
+def test_a_step_beyond_the_largest_time_is_refused_also_from_a_low_base():
+    whole = encode_packet_index(simple())
+    old = struct.pack("<qQB", 512, 1, 0)  # of the times of decoding
+    assert whole.count(old) == 1
+    new = struct.pack("<qQB", -MOST_TIME, 2 * MOST_TIME, 1) + b"\0\1"
+    with pytest.raises(FormatError, match="dts: expected a step"):
+        parse_packet_index(whole.replace(old, new))

@@ -191,3 +191,19 @@ def test_far_clips_are_separate_stretches_and_near_ones_are_not() -> None:
     index = indexed(videos.video("h264").data)
     assert len(stretches(index, np.unique(index.frames[[1, 39]]))) == 2
     assert len(stretches(index, np.unique(index.frames[range(5, 30)]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [
+        *[("h264", suffix) for suffix in ("asf", "mpegts", "flv", "avi")],
+        *[("mpeg4", suffix) for suffix in ("asf", "mpegts", "avi")],
+    ],
+)
+def test_frames_are_right_in_containers_whose_times_or_packets_are_odd(codec: str, suffix: str) -> None:
+    options = {"bf": "2"} if codec == "mpeg4" else None
+    data = videos.encoded(codec, range(40), range(40), suffix=suffix, options=options)
+    decoders = Decoders(ENOUGH)
+    decoders.join()
+    assert wrong_frames(data, 50, 0, decoders) == 0
+    decoders.leave()

@@ -12,7 +12,7 @@ import pytest
 from mx8shards.errors import DecodeError
 from mx8shards.format.packet_index import encode_packet_index, parse_packet_index
 from mx8shards.media.chroma_siting import siting_of
-from mx8shards.media.containers import FORMATS
+from mx8shards.media.containers import FORMATS, opened
 from mx8shards.media.video_index import index_video
 from tests.videos import CELLS, CUT, FPS, FRAMES, HEIGHT, WIDTH, decoded, encoded, luma_of, number_in, planes_of, video
 
@@ -248,3 +248,14 @@ def test_a_keyframe_that_needs_other_packets_is_none(codec):
 
 def test_only_files_of_known_formats_are_opened():
     assert not {"hls", "concat", "dash", "image2", "rtsp", "sdp"} & set(FORMATS)
+
+
+@pytest.mark.parametrize("error", [IndexError("list index out of range"), AttributeError("no width"), ValueError("")])
+def test_errors_that_pyav_raises_for_odd_files_are_about_the_video(error):
+    with pytest.raises(DecodeError, match="expected a whole video, got"), opened(video("h264").data):
+        raise error
+
+
+def test_errors_that_say_what_is_wrong_with_a_video_are_kept():
+    with pytest.raises(DecodeError, match="expected this"), opened(video("h264").data):
+        raise DecodeError(expected="this", found="that")
