@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,7 +25,7 @@ from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
 from mx8shards.remote.conditions import honours_conditions
-from mx8shards.remote.new_in_parts import IN_PARTS_FROM, put_new_in_parts
+from mx8shards.remote.new_in_parts import IN_PARTS_FROM, put_new_in_parts, refuses_to_replace
 from mx8shards.remote.parallel_ranges import RANGE_BYTES, Part, fetch_in_ranges
 from mx8shards.remote.partial_file import PartialFile
 from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline, upload_s
@@ -64,6 +65,7 @@ class ObjectStore:
         self._lock = threading.Lock()
         self._clients: dict[tuple[Any, ...], Any] = {}
         self._conditional: bool | None = None
+        self._conditional_in_parts: bool | None = None
         self._pid = os.getpid()
 
     def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[Any, ...]]:
@@ -253,13 +255,35 @@ class ObjectStore:
         try:
             limits = {"read_timeout": stall_s(self._deadline_s), "retries": {"total_max_attempts": 1}}
             client = clients.boto_client(self._access, **limits)
-            return put_new_in_parts(client, self._bucket, f"{self._prefix}/{key}".lstrip("/"), source, run)
+            if not self._is_safe_in_parts(client, run):
+                return None
+            return put_new_in_parts(client, self._bucket, self._in_bucket(key), source, run)
         except MissingPackageError:
             return None
         except RemoteError as error:
             if error.reason != "denied":
                 raise
             return None
+
+    def _is_safe_in_parts(self, client: Any, run: Callable[..., Any]) -> bool:
+        """Whether uploads in parts honour `new`. A store that is not AWS itself is tried, with a removed object."""
+        if self._conditional_in_parts is None:
+            self._conditional_in_parts = (
+                self._access is None or self._access.endpoint is None or self._tried(client, run)
+            )
+        return self._conditional_in_parts
+
+    def _tried(self, client: Any, run: Callable[..., Any]) -> bool:
+        key, data = f".mx8shards/trial-{uuid.uuid4().hex}", b"trial"
+        self.put(key, data)
+        try:
+            refuses = refuses_to_replace(client, self._bucket, self._in_bucket(key), run)
+            return refuses and self.read(key, len(data)).data == data
+        finally:
+            self.delete([key])
+
+    def _in_bucket(self, key: str) -> str:
+        return f"{self._prefix}/{key}".lstrip("/")
 
     def _version(self, client: Any, key: str, etag: str | None) -> dict[str, str | None]:
         """The condition that an object has this ETag. Google's conditions are on the generation, which is looked up."""
