@@ -59,15 +59,22 @@ def boto_client(access: Access, **limits: Any) -> Any:
     )
 
 
-def limits(attempt_s: float, stalled_s: float, retries: int) -> dict[str, Any]:
-    """The time limits of a client, as obstore takes them. Seconds are rounded up, so that clients can be shared."""
+def limits(attempt_s: float, stalled_s: float, retry_s: float, retries: int) -> dict[str, Any]:
+    """The time limits of a client, as obstore takes them. Seconds are rounded up, so that clients can be shared.
+
+    Later than `retry_s` after the begin, obstore itself tries nothing again.
+    """
     whole = timedelta(seconds=math.ceil(attempt_s))
     options = {"timeout": whole, "read_timeout": timedelta(seconds=stalled_s)}
     options["connect_timeout"] = timedelta(seconds=min(_CONNECT_S, stalled_s))
     backoff = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5)}
     return {
         "client_options": options,
-        "retry_config": {"max_retries": retries, "retry_timeout": whole, "backoff": backoff},
+        "retry_config": {
+            "max_retries": retries,
+            "retry_timeout": timedelta(seconds=math.ceil(retry_s)),
+            "backoff": backoff,
+        },
     }
 
 

@@ -359,7 +359,7 @@ class ObjectStore:
             while True:
                 used = (self._access.keys(), self._access.region) if self._access else (None, "")
                 try:
-                    client = self._client(*used, left_s, stall_s(self._deadline_s) + more_s, retries)
+                    client = self._client(*used, left_s, more_s, retries)
                     return interruptibly(partial(work, client), self._closed)
                 except ShardsError:
                     raise
@@ -370,7 +370,7 @@ class ObjectStore:
                 corrected = True
 
         limit_s = self._deadline_s if deadline_s is None else deadline_s
-        return until_deadline(attempt, limit_s + 2 * more_s, self._closed, progress)  # of which one gets half
+        return until_deadline(attempt, limit_s, self._closed, progress, more_s)
 
     def _corrected(self, fault: RemoteError, keys: Keys | None, region: str) -> bool:
         """Whether there are other credentials, or another region, with which a refused request may succeed."""
@@ -380,15 +380,16 @@ class ObjectStore:
             return self._access.find_region(self._bucket, region)
         return self._access.renew(keys)
 
-    def _client(self, keys: Keys | None, region: str, attempt_s: float, stalled_s: float, retries: int) -> Any:
-        """A client with these credentials whose attempts may take this long, or this long without an answer."""
+    def _client(self, keys: Keys | None, region: str, attempt_s: float, more_s: float, retries: int) -> Any:
+        """A client with these credentials whose attempts may take this long, of which sending gets `more_s`."""
         if self._pid != os.getpid():
             raise RemoteError("an ObjectStore cannot be used after fork; a ForkSafe can", subject=self.url)
-        name = (keys, region, math.ceil(attempt_s), stalled_s, retries)
+        stalled_s, retry_s = stall_s(self._deadline_s) + more_s, max(attempt_s - more_s, 1.0)
+        name = (keys, region, math.ceil(attempt_s), stalled_s, math.ceil(retry_s), retries)
         with self._lock:
             client = self._clients.get(name)
             if client is None:
-                limits = clients.limits(attempt_s, stalled_s, retries)
+                limits = clients.limits(attempt_s, stalled_s, retry_s, retries)
                 where = self._bucket, self._prefix
                 if self._access:
                     client = clients.s3_client(*where, self._access, keys, region, limits)
