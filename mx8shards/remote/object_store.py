@@ -64,6 +64,7 @@ class ObjectStore:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._clients: dict[tuple[Any, ...], Any] = {}
+        self._boto: tuple[Any, Any] | None = None  # credentials and region, and the client that has them
         self._conditional: bool | None = None
         self._conditional_in_parts: bool | None = None
         self._pid = os.getpid()
@@ -253,8 +254,7 @@ class ObjectStore:
             return self._run(key, lambda _: request(), upload_bytes=sent_bytes)
 
         try:
-            limits = {"read_timeout": stall_s(self._deadline_s), "retries": {"total_max_attempts": 1}}
-            client = clients.boto_client(self._access, **limits)
+            client = self._boto_client(self._access)
             if not self._is_safe_in_parts(client, run):
                 return None
             return put_new_in_parts(client, self._bucket, self._in_bucket(key), source, run)
@@ -264,6 +264,17 @@ class ObjectStore:
             if error.reason != "denied":
                 raise
             return None
+
+    def _boto_client(self, access: Access) -> Any:
+        """A client of boto3 with the current credentials, made once: that takes long."""
+        keys = access.keys()
+        with self._lock:
+            if self._boto is None or self._boto[0] != (keys, access.region):
+                stalled_s = stall_s(self._deadline_s)
+                limits = {"connect_timeout": min(clients.CONNECT_S, stalled_s), "read_timeout": stalled_s}
+                made = clients.boto_client(access, keys, retries={"total_max_attempts": 1}, **limits)
+                self._boto = (keys, access.region), made
+            return self._boto[1]
 
     def _is_safe_in_parts(self, client: Any, run: Callable[..., Any]) -> bool:
         """Whether uploads in parts honour `new`. A store that is not AWS itself is tried, with a removed object."""

@@ -92,3 +92,12 @@ def test_a_store_that_does_not_know_the_condition_gets_one_request(fault_server:
     assert fault_server.data("shard") == DATA
     assert fault_server.counts("put")["shard"] == 1
     assert fault_server.uploads == {}
+
+
+def test_a_profile_that_is_not_there_means_one_request(
+    fault_server: FaultServer, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nosuch")
+    open_store(fault_server.url(), deadline_s=20).put("shard", source, new=True)
+    assert fault_server.data("shard") == DATA
+    assert fault_server.counts("put") == {"shard": 1}
