@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any
 
-from mx8shards.errors import LoaderError, ShardsError
+from mx8shards.errors import LoaderError, RemoteError, ShardsError
 from mx8shards.kernels import compiling
 from mx8shards.loading.execution.device import Mover, Moving
 from mx8shards.loading.execution.results import Done, Failed, Ready, Result
@@ -114,7 +114,9 @@ class Epoch(Iterator[Any]):
     def _hint(self, failed: Failed) -> str:
         """The hint of an error: what the user can do about a failed batch."""
         again = self._what_next(self._epoch)
-        of_sample = isinstance(failed.error, ShardsError) and not failed.transformed
+        error = failed.error
+        is_outage = isinstance(error, RemoteError)  # which is always raised
+        of_sample = isinstance(error, ShardsError) and not is_outage and not failed.transformed
         if of_sample and self._assembly.on_error == "raise":
             return f'on_error="skip" or "substitute" passes over bad samples; {again}'
         return again

@@ -15,7 +15,7 @@ from mx8shards.disk.operations import disk_errors
 from mx8shards.errors import RemoteError, require
 from mx8shards.remote.access import Access, Keys
 
-_CONNECT_S = 10.0
+CONNECT_S = 10.0
 
 
 def s3_client(bucket: str, prefix: str, access: Access, keys: Keys | None, region: str, limits: dict[str, Any]) -> Any:
@@ -41,33 +41,44 @@ def cloud_client(scheme: str, bucket: str, prefix: str, limits: dict[str, Any]) 
     return _made({"gs": "GCSStore", "az": "AzureStore"}[scheme], bucket, prefix, {}, limits, options)
 
 
-def boto_client(access: Access, **limits: Any) -> Any:
-    """A client of boto3 for what obstore cannot do, with these settings of botocore's Config."""
+def boto_client(access: Access, keys: Keys | None, **limits: Any) -> Any:
+    """A client of boto3 for what obstore cannot do, with these credentials and these settings of botocore's Config.
+
+    RemoteError of reason "denied" if it refuses the settings of the environment, such as a profile that is not there.
+    """
     boto3, botocore = require("boto3", "remote"), require("botocore", "remote")
-    keys = access.keys()
+    exceptions = require("botocore.exceptions", "remote")
     options = limits | ({"s3": {"addressing_style": "path"}} if access.endpoint else {})
     options |= {"signature_version": botocore.UNSIGNED} if keys is None else {}
     signed = {} if keys is None else {"aws_access_key_id": keys.key_id, "aws_secret_access_key": keys.secret}
-    return boto3.client(
-        "s3",
-        endpoint_url=access.endpoint,
-        region_name=access.region,
-        verify=access.ca_bundle or None,
-        aws_session_token=keys.token if keys else None,
-        config=require("botocore.config", "remote").Config(**options),
-        **signed,
-    )
+    settings = {"endpoint_url": access.endpoint, "region_name": access.region, "verify": access.ca_bundle or None}
+    settings |= {"aws_session_token": keys.token if keys else None, **signed}
+    failed = ""
+    try:  # with a session of its own: the default one is not for several threads
+        config = require("botocore.config", "remote").Config(**options)
+        return boto3.Session().client("s3", config=config, **settings)
+    except exceptions.BotoCoreError as error:  # its text may contain settings
+        failed = type(error).__name__
+    hint = "check the environment variables of the store, such as AWS_PROFILE"
+    raise RemoteError(f"the settings of boto3 are refused ({failed})", reason="denied", hint=hint)
 
 
-def limits(attempt_s: float, stalled_s: float, retries: int) -> dict[str, Any]:
-    """The time limits of a client, as obstore takes them. Seconds are rounded up, so that clients can be shared."""
+def limits(attempt_s: float, stalled_s: float, retry_s: float, retries: int) -> dict[str, Any]:
+    """The time limits of a client, as obstore takes them. Seconds are rounded up, so that clients can be shared.
+
+    Later than `retry_s` after the begin, obstore itself tries nothing again.
+    """
     whole = timedelta(seconds=math.ceil(attempt_s))
     options = {"timeout": whole, "read_timeout": timedelta(seconds=stalled_s)}
-    options["connect_timeout"] = timedelta(seconds=min(_CONNECT_S, stalled_s))
+    options["connect_timeout"] = timedelta(seconds=min(CONNECT_S, stalled_s))
     backoff = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5)}
     return {
         "client_options": options,
-        "retry_config": {"max_retries": retries, "retry_timeout": whole, "backoff": backoff},
+        "retry_config": {
+            "max_retries": retries,
+            "retry_timeout": timedelta(seconds=math.ceil(retry_s)),
+            "backoff": backoff,
+        },
     }
 
 

@@ -31,6 +31,7 @@ from mx8shards.shards.snapshots import STATE, kept, load
 JOURNAL = "room"
 
 _LIMITED = b"limited\n"
+_MOST_BYTES = 1 << 50  # of one file; more is damage
 
 Ints = npt.NDArray[np.int64]
 
@@ -115,10 +116,10 @@ class Ledger:
 
     def _replay(self, data: bytes) -> None:
         for line in data.splitlines():
-            with suppress(ValueError, TypeError):  # a torn line of a killed job
+            with suppress(ValueError, TypeError, RecursionError):  # a torn line of a killed job, or damage
                 name, size_bytes, claim = json.loads(line)
-                if is_basename(name):
-                    self._set(name, int(size_bytes), str(claim))
+                if is_basename(name) and type(size_bytes) is int and 0 <= size_bytes < _MOST_BYTES:
+                    self._set(name, size_bytes, str(claim))
 
     def _forget(self) -> None:
         self._offset, self.total = 0, 0

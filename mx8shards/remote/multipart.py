@@ -27,7 +27,8 @@ def abort_old_uploads(url: str, older_than_s: float) -> int:
     bucket, prefix = bucket_and_prefix(url, rest)
     below = f"{prefix}/" if prefix else ""
     try:
-        client = boto_client(Access())
+        access = Access()
+        client = boto_client(access, access.keys())
         found = [
             (upload["Key"], upload["UploadId"])
             for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=below)

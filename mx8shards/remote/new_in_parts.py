@@ -59,6 +59,28 @@ def put_new_in_parts(client: Any, bucket: str, key: str, source: Path, run: Run)
         raise
 
 
+def refuses_to_replace(client: Any, bucket: str, key: str, run: Run) -> bool:
+    """Whether the store refuses to complete an upload in place of the object `key`, which exists. Tries it.
+
+    A store may honour the condition of a put, and not that of an upload in parts. Of several attempts, the first may
+    have replaced the object although the last one fails: the caller looks at the object.
+    """
+    where = {"Bucket": bucket, "Key": key}
+    where["UploadId"] = run(lambda: _answer(client.create_multipart_upload, where), 0)["UploadId"]
+    try:
+        answer = run(lambda: _answer(client.upload_part, where, PartNumber=1, Body=b"other"), 0)
+        _completed(client, where, [{"PartNumber": 1, "ETag": answer["ETag"]}], run)
+    except RemoteError as error:
+        if error.reason == "network":
+            raise
+        return error.reason == "changed"
+    else:
+        return False
+    finally:
+        with contextlib.suppress(Exception):  # it is gone if the upload was completed
+            client.abort_multipart_upload(**where)
+
+
 def _completed(client: Any, where: dict[str, str], parts: list[dict[str, Any]], run: Run) -> str:
     """Complete an upload, and return the object's ETag.
 

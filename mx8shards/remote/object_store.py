@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,7 +25,7 @@ from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
 from mx8shards.remote.conditions import honours_conditions
-from mx8shards.remote.new_in_parts import IN_PARTS_FROM, put_new_in_parts
+from mx8shards.remote.new_in_parts import IN_PARTS_FROM, put_new_in_parts, refuses_to_replace
 from mx8shards.remote.parallel_ranges import RANGE_BYTES, Part, fetch_in_ranges
 from mx8shards.remote.partial_file import PartialFile
 from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline, upload_s
@@ -63,7 +64,9 @@ class ObjectStore:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._clients: dict[tuple[Any, ...], Any] = {}
+        self._boto: tuple[Any, Any] | None = None  # credentials and region, and the client that has them
         self._conditional: bool | None = None
+        self._conditional_in_parts: bool | None = None
         self._pid = os.getpid()
 
     def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[Any, ...]]:
@@ -251,15 +254,47 @@ class ObjectStore:
             return self._run(key, lambda _: request(), upload_bytes=sent_bytes)
 
         try:
-            limits = {"read_timeout": stall_s(self._deadline_s), "retries": {"total_max_attempts": 1}}
-            client = clients.boto_client(self._access, **limits)
-            return put_new_in_parts(client, self._bucket, f"{self._prefix}/{key}".lstrip("/"), source, run)
+            client = self._boto_client(self._access)
+            if not self._is_safe_in_parts(client, run):
+                return None
+            return put_new_in_parts(client, self._bucket, self._in_bucket(key), source, run)
         except MissingPackageError:
             return None
         except RemoteError as error:
             if error.reason != "denied":
                 raise
             return None
+
+    def _boto_client(self, access: Access) -> Any:
+        """A client of boto3 with the current credentials, made once: that takes long."""
+        keys = access.keys()
+        with self._lock:
+            if self._boto is None or self._boto[0] != (keys, access.region):
+                stalled_s = stall_s(self._deadline_s)
+                limits = {"connect_timeout": min(clients.CONNECT_S, stalled_s), "read_timeout": stalled_s}
+                made = clients.boto_client(access, keys, retries={"total_max_attempts": 1}, **limits)
+                self._boto = (keys, access.region), made
+            return self._boto[1]
+
+    def _is_safe_in_parts(self, client: Any, run: Callable[..., Any]) -> bool:
+        """Whether uploads in parts honour `new`. A store that is not AWS itself is tried, with a removed object."""
+        if self._conditional_in_parts is None:
+            self._conditional_in_parts = (
+                self._access is None or self._access.endpoint is None or self._tried(client, run)
+            )
+        return self._conditional_in_parts
+
+    def _tried(self, client: Any, run: Callable[..., Any]) -> bool:
+        key, data = f".mx8shards/trial-{uuid.uuid4().hex}", b"trial"
+        self.put(key, data)
+        try:
+            refuses = refuses_to_replace(client, self._bucket, self._in_bucket(key), run)
+            return refuses and self.read(key, len(data)).data == data
+        finally:
+            self.delete([key])
+
+    def _in_bucket(self, key: str) -> str:
+        return f"{self._prefix}/{key}".lstrip("/")
 
     def _version(self, client: Any, key: str, etag: str | None) -> dict[str, str | None]:
         """The condition that an object has this ETag. Google's conditions are on the generation, which is looked up."""
@@ -335,7 +370,7 @@ class ObjectStore:
             while True:
                 used = (self._access.keys(), self._access.region) if self._access else (None, "")
                 try:
-                    client = self._client(*used, left_s, stall_s(self._deadline_s) + more_s, retries)
+                    client = self._client(*used, left_s, more_s, retries)
                     return interruptibly(partial(work, client), self._closed)
                 except ShardsError:
                     raise
@@ -346,7 +381,7 @@ class ObjectStore:
                 corrected = True
 
         limit_s = self._deadline_s if deadline_s is None else deadline_s
-        return until_deadline(attempt, limit_s + 2 * more_s, self._closed, progress)  # of which one gets half
+        return until_deadline(attempt, limit_s, self._closed, progress, more_s)
 
     def _corrected(self, fault: RemoteError, keys: Keys | None, region: str) -> bool:
         """Whether there are other credentials, or another region, with which a refused request may succeed."""
@@ -356,15 +391,16 @@ class ObjectStore:
             return self._access.find_region(self._bucket, region)
         return self._access.renew(keys)
 
-    def _client(self, keys: Keys | None, region: str, attempt_s: float, stalled_s: float, retries: int) -> Any:
-        """A client with these credentials whose attempts may take this long, or this long without an answer."""
+    def _client(self, keys: Keys | None, region: str, attempt_s: float, more_s: float, retries: int) -> Any:
+        """A client with these credentials whose attempts may take this long, of which sending gets `more_s`."""
         if self._pid != os.getpid():
             raise RemoteError("an ObjectStore cannot be used after fork; a ForkSafe can", subject=self.url)
-        name = (keys, region, math.ceil(attempt_s), stalled_s, retries)
+        stalled_s, retry_s = stall_s(self._deadline_s) + more_s, max(attempt_s - more_s, 1.0)
+        name = (keys, region, math.ceil(attempt_s), stalled_s, math.ceil(retry_s), retries)
         with self._lock:
             client = self._clients.get(name)
             if client is None:
-                limits = clients.limits(attempt_s, stalled_s, retries)
+                limits = clients.limits(attempt_s, stalled_s, retry_s, retries)
                 where = self._bucket, self._prefix
                 if self._access:
                     client = clients.s3_client(*where, self._access, keys, region, limits)

@@ -4,7 +4,8 @@ Only faults of reason "network" are transient: no answer, a broken connection, a
 Each attempt may take half of the time that is left, so that a connection that hangs or drips leaves time for another.
 
 The deadline is for the time without progress. A large object that comes slowly is no outage: each MiB of it renews the
-deadline. Of an upload nothing is known before its answer comes, so it gets the time that it needs on a slow connection.
+deadline. Of an upload nothing is known before its answer comes, so each attempt may take the time that sending needs on
+a slow connection. Only time that was spent so does not count: attempts that fail at once end with the deadline.
 """
 
 from __future__ import annotations
@@ -41,12 +42,18 @@ def attempt_s(left_s: float) -> float:
 
 
 def upload_s(size_bytes: int) -> float:
-    """The time that an upload may take beyond the other limits. A power of two, so that clients can be shared."""
-    return float(2 ** math.ceil(math.log2(size_bytes / _SLOWEST))) if size_bytes > _SLOWEST else 0.0
+    """The time that an upload may take beyond the other limits. Rounded up by at most a quarter, to share clients."""
+    needed = math.ceil(size_bytes / _SLOWEST) if size_bytes > _SLOWEST else 0
+    step = 1 << max(needed.bit_length() - 3, 0)
+    return float(-(-needed // step) * step)
 
 
 def until_deadline(
-    work: Callable[[float], _T], deadline_s: float, stopped: threading.Event, progress: Callable[[], int] = lambda: 0
+    work: Callable[[float], _T],
+    deadline_s: float,
+    stopped: threading.Event,
+    progress: Callable[[], int] = lambda: 0,
+    more_s: float = 0.0,
 ) -> _T:
     """Call `work` until it succeeds, fails for good, or the deadline has passed.
 
@@ -56,16 +63,23 @@ def until_deadline(
         stopped: If it is set, there is no further attempt.
         progress: The number of bytes that have come. An attempt that brought a MiB more than any before it renews the
             deadline.
+        more_s: What an attempt may take beyond its share of the deadline. The deadline is put off by what attempts
+            really took of it, and by at most two times as much.
     """
     end = time.monotonic() + deadline_s
+    spare_s = 2 * more_s
     attempts, most = 0, 0
     while True:
         if stopped.is_set():
             raise RemoteError(_STOPPED)
+        begun = time.monotonic()
+        share_s = attempt_s(end - begun)
         try:
-            return work(attempt_s(end - time.monotonic()))
+            return work(share_s + min(more_s, spare_s))
         except RemoteError as error:
             attempts += 1
+            beyond_s = min(max(time.monotonic() - begun - share_s, 0.0), spare_s)
+            end, spare_s = end + beyond_s, spare_s - beyond_s
             if progress() >= most + PROGRESS:
                 most = progress()
                 end = time.monotonic() + deadline_s

@@ -20,6 +20,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -44,6 +45,8 @@ from mx8shards.shards.snapshots import INDEX, STATE, snapshot_id
 from mx8shards.shards.writer_base import Base, Mode
 
 _logger = logging.getLogger("mx8shards")
+
+_CLOSING_S = 15.0  # for uploads under way and the removal of objects, after an error or Ctrl-C
 
 
 class RemotePublication:
@@ -243,16 +246,20 @@ class RemotePublication:
     def close(self) -> None:
         """Remove the objects of a publication that did not succeed, and its reservation. Closes the store.
 
-        If the store does not answer, both are left to the next writer or gc. This is only a warning: after an error,
-        the user might append the published samples again.
+        If the store does not answer within some seconds, both are left to the next writer or gc. This is only a
+        warning: after an error, the user might append the published samples again.
         """
         if not self._open or os.getpid() != self._process:
             return
         self._open = False
         if self._resumable and self._outcome == "unpublished":
             self.store.close()  # nothing will be removed, so nothing that is being sent need be waited for
-        self._uploads.stop()
+        limit = threading.Timer(_CLOSING_S, self.store.close)  # ends all requests
+        limit.daemon = True
+        if self._outcome == "unpublished":
+            limit.start()
         try:
+            self._uploads.stop()
             if self._outcome == "unpublished" and not self._resumable and self._has_names:
                 self._remove_uploaded()
             if self._outcome == "published" or (self._outcome == "unpublished" and not self._resumable):
@@ -260,6 +267,7 @@ class RemotePublication:
         except ShardsError as error:
             _logger.warning("uploaded objects are left to the next writer or gc: %s", error)
         finally:
+            limit.cancel()
             with contextlib.suppress(ShardsError):  # the next process that uploads removes it
                 self._scratch.remove()
             self.store.close()

@@ -104,6 +104,7 @@ class FaultServer:
         self.delay_s = 0.0  # before each reply: the round trip
         self.bytes_per_s = 0.0  # of each connection; 0: unlimited
         self.conditional = True  # False: conditions of PUT are ignored, as some stores do
+        self.conditional_in_parts = True  # False: the condition of an upload in parts is ignored, that of PUT is not
         self.page_keys = page_keys
         self.objects: dict[str, list[Version]] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
@@ -210,7 +211,8 @@ class FaultServer:
                 return _read(now, headers)
             if operation == "list":
                 return self._list(query, stale)
-            if operation in ("put", "complete") and self.conditional and not _condition_holds(now, headers):
+            honoured = self.conditional and (operation == "put" or self.conditional_in_parts)
+            if operation in ("put", "complete") and honoured and not _condition_holds(now, headers):
                 return _error(404 if now is None and headers.get("If-Match") else 412)
             return self._change(operation, key, query, body)
 

@@ -94,3 +94,15 @@ def test_a_torn_line_of_a_killed_job_swallows_no_other_entry(tmp_path: Path) -> 
         ours.enter("b.mds", 10, "b.mds")
     with other.locked(1.0):
         assert (other.total, other.sizes[other.number("b.mds")]) == (10, 10)
+
+
+@pytest.mark.parametrize("size", ["1e999", "9e18", str(1 << 63), str(1 << 62), "-1", "true", '"10"', "[" * 100_000])
+def test_a_damaged_line_counts_for_nothing_and_locks_nobody_out(size: str, tmp_path: Path) -> None:
+    other = Ledger(tmp_path, counts=False)
+    with other.locked(1.0):
+        other.enter("b.mds", 10, "b.mds")
+    with (tmp_path / ".mx8shards" / "room").open("a") as journal:
+        journal.write(f'["a.mds", {size}, "x"]\n')
+    with other.locked(1.0):
+        assert other.total == 10
+    assert counted(tmp_path)[0] == 0

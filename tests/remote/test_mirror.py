@@ -515,6 +515,12 @@ def test_an_outage_is_no_lost_sample(data: Path, store: FolderStore, cache: Path
     dataset = mx8.Dataset(URL, local=cache)
     store.fault = out
     with (
+        mx8.Loader(dataset, batch_size=10, output="numpy") as loader,
+        pytest.raises(mx8.LoaderError, match="no answer") as raised,
+    ):
+        list(loader)
+    assert "on_error" not in str(raised.value)  # which would not help
+    with (
         mx8.Loader(dataset, batch_size=10, output="numpy", on_error="skip") as loader,
         pytest.raises(mx8.LoaderError, match="RemoteError: s3://folder/data: no answer") as caught,
     ):

@@ -20,6 +20,7 @@ from mx8shards.remote.bulk import find_s5cmd
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.retries import attempt_s, until_deadline, upload_s
+from tests.remote.deadlines import in_time
 from tests.remote.fault_server import FaultServer
 from tests.remote.http_handler import HttpHandler
 
@@ -96,7 +97,45 @@ def test_bytes_that_come_renew_the_deadline() -> None:
 
 
 def test_an_upload_gets_the_time_that_it_needs_on_a_slow_connection() -> None:
-    assert [upload_s(size) for size in (0, 1000, 1 << 20, 64 << 20, 65 << 20)] == [0, 0, 8, 512, 1024]
+    assert [upload_s(size) for size in (0, 1000, 1 << 20, 64 << 20, 65 << 20)] == [0, 0, 8, 512, 640]
+
+
+def test_an_upload_that_fails_at_once_gets_no_more_time() -> None:
+    limits = []
+
+    def work(left_s: float) -> None:
+        limits.append(left_s)
+        raise RemoteError("no connection")
+
+    with pytest.raises(RemoteError, match=r"attempts in 0\.3 s"):
+        raise in_time(lambda: until_deadline(work, 0.3, NEVER, more_s=3600))
+    assert min(limits) > 3600
+
+
+@pytest.mark.parametrize("options", [{"new": True}, {}], ids=str)
+def test_an_outage_ends_an_upload_at_the_deadline(
+    fault_server: FaultServer, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    (tmp_path / "shard").write_bytes(bytes(20 << 20))  # which gets minutes if it is being sent
+    fault_server.down = True
+    store = ObjectStore("s3", "data", "", deadline_s=0.5, parallel=4)
+    found = in_time(lambda: store.put("shard", tmp_path / "shard", **options))
+    assert isinstance(found, RemoteError)
+    assert found.reason == "network"
+
+
+def test_an_upload_that_breaks_later_than_the_deadline_is_tried_again() -> None:
+    limits = []
+
+    def work(left_s: float) -> str:
+        limits.append(left_s)
+        if len(limits) == 1:
+            time.sleep(2.2)
+            raise RemoteError("the connection broke")
+        return "done"
+
+    assert until_deadline(work, 2, NEVER, more_s=3) == "done"
+    assert limits[0] == pytest.approx(1 + 3, abs=0.01)
 
 
 @pytest.mark.parametrize("engine", ["s5cmd", "obstore"])

@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from mx8shards.remote import reservations
+from mx8shards.remote import reservations, upload
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.reservations import PREFIX
 from mx8shards.shards.snapshots import snapshot_id
+from tests.remote.deadlines import in_time
+from tests.remote.fault_server import FaultServer
 from tests.remote.killed_writer import KilledWriters
 from tests.remote.objects import copied, files, named_files, objects
 from tests.strategies import NUMBERED, numbered_samples
+from tests.waiting import wait_until
 
 
 def write(out: Any, samples: Iterable[dict[str, Any]] | None = None, **options: Any) -> str:
@@ -238,3 +241,23 @@ def test_a_writer_killed_at_any_request_leaves_a_dataset_and_the_next_one_cleans
         if status == 0:
             break
     assert at > 15
+
+
+def test_ctrl_c_in_an_outage_ends_a_writer_whatever_the_deadline_is(
+    fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "_CLOSING_S", 0.5)
+    hang = fault_server.fail("hang", "put", key=r"set/.*\.mds", times=None)
+
+    def write() -> None:
+        with mx8.Writer(fault_server.url("set"), columns={"x": "bytes"}, size_limit="10kb", deadline_s=600) as writer:
+            for _ in range(4):
+                writer.write({"x": bytes(8_000)})
+            wait_until(lambda: hang.met)
+            raise UserGaveUpError
+
+    assert isinstance(in_time(write), UserGaveUpError)
+
+
+class UserGaveUpError(Exception):
+    """Instead of KeyboardInterrupt, which a thread cannot get."""
