@@ -88,22 +88,15 @@ class Dataset:
         limit = None if cache_limit is None else size_setting("cache_limit", cache_limit)
         where = links.parse_any(link)
         cache = None if cache_dir is None else links.absolute(os.fsdecode(cache_dir))
+        reading: Any = {"verify": verify, "cache_dir": cache}
         if isinstance(where, links.RemoteLink):
             from mx8shards.remote.mirror import open_mirror  # only for URLs
 
-            opened = open_mirror(
-                where,
-                local=local,
-                cache_limit=limit,
-                keep_zip=keep_zip,
-                verify=verify,
-                cache_dir=cache,
-                deadline_s=deadline_s,
-            )
-            shards = Shards.of((opened,))
+            reading |= {"cache_limit": limit, "keep_zip": keep_zip, "deadline_s": deadline_s}
+            shards = Shards.of((open_mirror(where, local=local, **reading),))
         else:
             _refuse_remote_settings(where, local=local, cache_limit=limit, keep_zip=keep_zip or None)
-            shards = Shards([snapshots.load(where)], verify=verify, cache_dir=cache)
+            shards = Shards([snapshots.load(where)], **reading)
         self._open(shards, columns, allow_pickle)
 
     @classmethod

@@ -11,7 +11,6 @@ import math
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,12 +19,13 @@ from typing import Any, TypeVar
 
 from mx8shards.disk import operations
 from mx8shards.disk.map import Bytes, map_path
-from mx8shards.errors import FormatError, MissingPackageError, RemoteError, ShardsError, require
+from mx8shards.errors import FormatError, RemoteError, ShardsError, require
 from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
 from mx8shards.remote.conditions import honours_conditions
-from mx8shards.remote.new_in_parts import IN_PARTS_FROM, put_new_in_parts, refuses_to_replace
+from mx8shards.remote.in_parts import InParts
+from mx8shards.remote.new_in_parts import IN_PARTS_FROM
 from mx8shards.remote.parallel_ranges import RANGE_BYTES, Part, fetch_in_ranges
 from mx8shards.remote.partial_file import PartialFile
 from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline, upload_s
@@ -64,9 +64,8 @@ class ObjectStore:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._clients: dict[tuple[Any, ...], Any] = {}
-        self._boto: tuple[Any, Any] | None = None  # credentials and region, and the client that has them
+        self._in_parts = InParts(self._access, bucket, prefix, stall_s(deadline_s)) if self._access else None
         self._conditional: bool | None = None
-        self._conditional_in_parts: bool | None = None
         self._pid = os.getpid()
 
     def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[Any, ...]]:
@@ -246,55 +245,12 @@ class ObjectStore:
         return self._run(key, work, upload_bytes=size)
 
     def _new_in_parts(self, key: str, source: Path) -> str | None:
-        """Store a large new object; None if that is not possible in parts, or if the credentials have expired."""
-        if self._access is None:
-            return None
+        """Store a large new object; None if that is not possible in parts."""
 
         def run(request: Callable[[], Any], sent_bytes: int) -> Any:
             return self._run(key, lambda _: request(), upload_bytes=sent_bytes)
 
-        try:
-            client = self._boto_client(self._access)
-            if not self._is_safe_in_parts(client, run):
-                return None
-            return put_new_in_parts(client, self._bucket, self._in_bucket(key), source, run)
-        except MissingPackageError:
-            return None
-        except RemoteError as error:
-            if error.reason != "denied":
-                raise
-            return None
-
-    def _boto_client(self, access: Access) -> Any:
-        """A client of boto3 with the current credentials, made once: that takes long."""
-        keys = access.keys()
-        with self._lock:
-            if self._boto is None or self._boto[0] != (keys, access.region):
-                stalled_s = stall_s(self._deadline_s)
-                limits = {"connect_timeout": min(clients.CONNECT_S, stalled_s), "read_timeout": stalled_s}
-                made = clients.boto_client(access, keys, retries={"total_max_attempts": 1}, **limits)
-                self._boto = (keys, access.region), made
-            return self._boto[1]
-
-    def _is_safe_in_parts(self, client: Any, run: Callable[..., Any]) -> bool:
-        """Whether uploads in parts honour `new`. A store that is not AWS itself is tried, with a removed object."""
-        if self._conditional_in_parts is None:
-            self._conditional_in_parts = (
-                self._access is None or self._access.endpoint is None or self._tried(client, run)
-            )
-        return self._conditional_in_parts
-
-    def _tried(self, client: Any, run: Callable[..., Any]) -> bool:
-        key, data = f".mx8shards/trial-{uuid.uuid4().hex}", b"trial"
-        self.put(key, data)
-        try:
-            refuses = refuses_to_replace(client, self._bucket, self._in_bucket(key), run)
-            return refuses and self.read(key, len(data)).data == data
-        finally:
-            self.delete([key])
-
-    def _in_bucket(self, key: str) -> str:
-        return f"{self._prefix}/{key}".lstrip("/")
+        return self._in_parts.put(self, key, source, run) if self._in_parts else None
 
     def _version(self, client: Any, key: str, etag: str | None) -> dict[str, str | None]:
         """The condition that an object has this ETag. Google's conditions are on the generation, which is looked up."""
