@@ -15,7 +15,6 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
-from mx8shards.maintain import repair
 from mx8shards.maintain.report import Repair, Report
 from mx8shards.shards.links import Link
 from mx8shards.shards.snapshots import load, snapshot_id
@@ -254,9 +253,8 @@ def test_a_shard_that_the_store_lost_stays_damaged_and_the_others_are_repaired(
 
 @pytest.mark.parametrize("kind", [403, "down"])
 def test_a_store_that_fails_is_an_error_and_the_mirror_stays_as_it_was(
-    server: FaultServer, mirror: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+    server: FaultServer, mirror: Path, kind: Any
 ) -> None:
-    monkeypatch.setattr(repair, "DEADLINE_S", 2.0)
     spoil(mirror / FIRST, 4)
     damaged = shards_in(mirror)
     if kind == "down":
@@ -264,7 +262,7 @@ def test_a_store_that_fails_is_an_error_and_the_mirror_stays_as_it_was(
     else:
         server.fail(kind, "head", "read", times=None)
     with pytest.raises(mx8.RemoteError) as caught:
-        mx8.verify(mirror, repair=True)
+        mx8.verify(mirror, repair=True, deadline_s=2)
     assert caught.value.reason == ("network" if kind == "down" else "denied")
     assert shards_in(mirror) == damaged
     server.heal()
