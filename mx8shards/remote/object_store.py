@@ -190,7 +190,7 @@ class ObjectStore:
             if not part.is_whole:
                 raise RemoteError("the answer ended too early", subject=self._url_of(key))
 
-        self._run(key, work, progress=lambda: part.done)
+        self._run(key, work, progress=lambda: part.arrived)
 
     def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:
         """Write an object into the new file `target`. A broken attempt is continued where it stopped."""

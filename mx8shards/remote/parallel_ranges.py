@@ -26,6 +26,7 @@ class _Whole:
     def __init__(self, file: PartialFile, size_bytes: int) -> None:
         self.file = file
         self.size_bytes = size_bytes
+        self.parts = [Part(self, begin) for begin in range(0, size_bytes, RANGE_BYTES)]
         self.etag = ""
         self.begun = threading.Event()  # the first answer has come, or will not come
         self.stopped = threading.Event()
@@ -55,6 +56,11 @@ class Part:
     def is_whole(self) -> bool:
         """Whether all bytes have come."""
         return self._begin + self.done == self._end
+
+    @property
+    def arrived(self) -> int:
+        """The bytes of all parts of the object that have come: it makes progress, although this part may wait."""
+        return sum(part.done for part in self._whole.parts)
 
     @property
     def etag(self) -> str:
@@ -88,7 +94,7 @@ def fetch_in_ranges(read: Callable[[Part], object], target: Path, size_bytes: in
     """
     with PartialFile(target) as file:
         whole = _Whole(file, size_bytes)
-        first, *others = (Part(whole, begin) for begin in range(0, size_bytes, RANGE_BYTES))
+        first, *others = whole.parts
         try:
             ended = [_in_thread(partial(read, first), whole)]
             shares = [others[number::_MOST_THREADS] for number in range(min(len(others), _MOST_THREADS))]

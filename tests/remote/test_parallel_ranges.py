@@ -11,7 +11,7 @@ import pytest
 import mx8shards as mx8
 from mx8shards.errors import RemoteError
 from mx8shards.remote.open_store import open_store
-from mx8shards.remote.parallel_ranges import RANGE_BYTES
+from mx8shards.remote.parallel_ranges import RANGE_BYTES, Part, fetch_in_ranges
 from tests.remote.deadlines import in_time
 from tests.remote.fault_server import FaultServer, Kind
 from tests.waiting import wait_until
@@ -57,6 +57,20 @@ def test_a_broken_range_is_continued_or_the_whole_object_comes(kind: Kind, serve
     fault = server.fail(kind, "read", skip=1, times=1)
     assert fetched(server, tmp_path) == DATA
     assert fault.met > 1
+
+
+def test_a_range_that_waits_makes_progress_with_the_object(tmp_path: Path) -> None:
+    """On a slow connection, ranges get little each: only an object that brings nothing is an outage."""
+    arrived = []
+
+    def read(part: Part) -> None:
+        begin, end = part.missing
+        part.answered("etag")
+        part.write(memoryview(DATA)[begin:end])
+        arrived.append(part.arrived)
+
+    fetch_in_ranges(read, tmp_path / "shard", len(DATA))
+    assert max(arrived) == len(DATA)
 
 
 def test_ranges_of_two_versions_are_never_put_together(server: FaultServer, tmp_path: Path) -> None:
