@@ -42,13 +42,16 @@ tested-rest: .venv/.ready
 	.venv/bin/python -m pytest $(addprefix --ignore=tests/,$(APART))
 
 # With the newest versions, only failures that depend on versions are looked for. So this part leaves out tests of
-# kills, signals, full disks, faults, flipped bits and hostile bytes, of the specification's files, of shuffle statistics
-# and of benchmarks.
-PINNED_ONLY := crash integration conformance/test_vectors_regenerate.py \
-	$(addprefix property/test_,mutations.py order_statistics.py) $(addprefix unit/test_,bounds_checks.py convert.py) \
-	$(addprefix loader/test_,faults.py interrupts.py on_error.py stalls.py) \
-	$(addprefix remote/test_,dataset_faults.py eviction.py killed_jobs.py mirror_kills.py outages.py \
-		publication_races.py repair.py retries.py store_faults.py upload_faults.py)
+# kills, signals, forks, full disks, faults, flipped bits and hostile bytes, of the memory limit, of the specification's
+# files, of documents, of shuffle statistics and of benchmarks, and most of those of remote data.
+PINNED_ONLY := crash integration test_docs.py conformance/test_vectors_regenerate.py \
+	$(addprefix property/test_,append.py loader_budget.py mutations.py order_statistics.py) \
+	$(addprefix unit/test_,bounds_checks.py convert.py) \
+	$(addprefix loader/test_,faults.py forks.py interrupts.py iterations.py lifetime.py on_error.py picture_memory.py \
+		providers.py stalls.py) \
+	$(addprefix remote/test_,commands.py dataset_faults.py deadlines_of_commands.py eviction.py fork.py hub.py \
+		killed_jobs.py ledger.py mirror_kills.py new_in_parts.py outages.py parallel_ranges.py publication_races.py \
+		remote_sources.py remote_videos.py repair.py retries.py store_faults.py sync.py upload.py upload_faults.py)
 FLIPS := unit/test_verify.py::test_300_single_bit_flips_are_all_found_with_their_samples
 
 # It uses the system's libturbojpeg, if installed (2.x on Debian). The other parts use the wheel's 3.x.
