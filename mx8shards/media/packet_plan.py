@@ -54,6 +54,11 @@ def keyframes_before(index: PacketIndex, wanted: Ints) -> Ints:
     return found
 
 
+def one_stretch(index: PacketIndex, wanted: Ints) -> Stretch:
+    """One stretch for all wanted packets: distinct numbers in ascending order."""
+    return _stretch(index, int(keyframes_before(index, wanted).min()), wanted)
+
+
 def _stretch(index: PacketIndex, begin: int, wanted: Ints) -> Stretch:
     """The packets from `begin` to the last wanted one, without the unwanted ones that no other packet needs."""
     end = int(wanted[-1]) + 1

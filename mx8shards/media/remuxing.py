@@ -18,7 +18,8 @@ from mx8shards.errors import DecodeError
 from mx8shards.format.packet_index import PacketIndex
 from mx8shards.media.containers import codec_name, new_container, opened, video_stream
 from mx8shards.media.mp4_boxes import with_end, with_index_first
-from mx8shards.media.video_cuts import Span, frames_in, packets_for
+from mx8shards.media.packet_plan import one_stretch
+from mx8shards.media.video_cuts import Span, frames_in
 from mx8shards.media.video_index import Ints, decoding_times
 
 _LEAST_SCALE = 10_000  # units of time per second that FFmpeg gives a track at least
@@ -26,7 +27,7 @@ _MOST_AUDIO_LATE_S = 10  # audio may stand that much behind the video that it be
 
 
 class _Part(NamedTuple):
-    """What is copied: the packets, their times, and what is shown, in seconds of the source."""
+    """The part to copy: its packets, their times, and the seconds of the source that are shown."""
 
     numbers: Ints
     pts: Ints
@@ -67,7 +68,7 @@ def remuxed(source: bytes | IO[bytes], index: PacketIndex, *, span: Span | None 
 def _part(index: PacketIndex, span: Span | None) -> _Part:
     unit = Fraction(*index.facts.time_base)
     wanted = index.frames if span is None else frames_in(index, span)
-    numbers = np.arange(len(index.pts)) if span is None else packets_for(index, wanted)
+    numbers = np.arange(len(index.pts)) if span is None else one_stretch(index, np.sort(wanted)).packets
     begin, end = int(index.pts[wanted[0]]), index.facts.end
     if span is None:
         begin = min(begin, 0)  # times are kept, unless they are negative

@@ -1,4 +1,4 @@
-"""Where can a video be cut without re-encoding, and which packets does a part need?
+"""Where can a video be cut without re-encoding, and which frames are in a part?
 
 A part is the frames that are shown from its begin to before its end, in units of the time base. Its packets begin with
 a keyframe from which all of them are decoded; further frames, which they need, are in it and not shown.
@@ -16,19 +16,6 @@ from mx8shards.errors import DecodeError
 from mx8shards.format.packet_index import PacketIndex
 
 Span = tuple[int, int]
-
-
-def packets_for(index: PacketIndex, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The packets to decode, in order, for the frames of the `wanted` packets.
-
-    The keyframe to begin with is before them in the order of packets, and is not shown after the first of them: in an
-    open GOP, frames behind a keyframe that are shown before it need packets before it.
-    """
-    begins = np.flatnonzero(index.keyframe[: wanted.min() + 1])
-    begins = begins[index.pts[begins] <= index.pts[wanted].min()]
-    first = int(begins[-1]) if len(begins) else 0
-    numbers = np.arange(first, wanted.max() + 1)
-    return numbers[~index.disposable[numbers] | np.isin(numbers, wanted)]
 
 
 def frames_in(index: PacketIndex, span: Span) -> npt.NDArray[np.int64]:
