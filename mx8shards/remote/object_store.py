@@ -24,8 +24,7 @@ from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
 from mx8shards.remote.conditions import honours_conditions
-from mx8shards.remote.in_parts import InParts
-from mx8shards.remote.new_in_parts import IN_PARTS_FROM
+from mx8shards.remote.new_in_parts import IN_PARTS_FROM, InParts
 from mx8shards.remote.parallel_ranges import RANGE_BYTES, Part, fetch_in_ranges
 from mx8shards.remote.partial_file import PartialFile
 from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline, upload_s
