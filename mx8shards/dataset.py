@@ -21,7 +21,6 @@ from mx8shards.errors import (
     SettingError,
     finite_seconds,
     one_of,
-    shown,
     true_or_false,
     visible,
 )
@@ -88,15 +87,22 @@ class Dataset:
         limit = None if cache_limit is None else size_setting("cache_limit", cache_limit)
         where = links.parse_any(link)
         cache = None if cache_dir is None else links.absolute(os.fsdecode(cache_dir))
-        reading: Any = {"verify": verify, "cache_dir": cache}
         if isinstance(where, links.RemoteLink):
             from mx8shards.remote.mirror import open_mirror  # only for URLs
 
-            reading |= {"cache_limit": limit, "keep_zip": keep_zip, "deadline_s": deadline_s}
-            shards = Shards.of((open_mirror(where, local=local, **reading),))
+            opened = open_mirror(
+                where,
+                local=local,
+                cache_limit=limit,
+                keep_zip=keep_zip,
+                verify=verify,
+                cache_dir=cache,
+                deadline_s=deadline_s,
+            )
+            shards = Shards.of((opened,))
         else:
-            _refuse_remote_settings(where, local=local, cache_limit=limit, keep_zip=keep_zip or None)
-            shards = Shards([snapshots.load(where)], **reading)
+            links.refuse_settings_of_urls(where, local=local, cache_limit=limit, keep_zip=keep_zip or None)
+            shards = Shards([snapshots.load(where)], verify=verify, cache_dir=cache)
         self._open(shards, columns, allow_pickle)
 
     @classmethod
@@ -391,10 +397,3 @@ class Dataset:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._decoders = self._make_decoders()
-
-
-def _refuse_remote_settings(link: links.Link, **given: object) -> None:
-    """SettingError for settings that only a URL takes."""
-    for name, value in given.items():
-        if value is not None:
-            raise SettingError(subject=name, expected=f"none for the local dataset {link}", found=shown(value))

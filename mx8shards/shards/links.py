@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mx8shards.errors import DatasetNotFoundError, RemoteError, SettingError
+from mx8shards.errors import DatasetNotFoundError, RemoteError, SettingError, shown
 
 _PINNED = re.compile(r"(?P<path>.*)@(?P<snapshot>sha256:[0-9a-f]+|refresh)", re.DOTALL)
 # pathlib.Path reduces the two slashes of a URL to one.
@@ -134,3 +134,10 @@ def parse_target(text: str | os.PathLike[str]) -> Path:
     """Like `parse_any_target`, for calls that need a local directory: RemoteError for a URL."""
     parse_any_target(text)
     return parse_link(text).root
+
+
+def refuse_settings_of_urls(link: Link, **given: object) -> None:
+    """SettingError for settings that only a URL takes, unless they are None."""
+    for name, value in given.items():
+        if value is not None:
+            raise SettingError(subject=name, expected=f"none for the local dataset {link}", found=shown(value))
