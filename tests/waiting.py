@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 PATIENCE_S = 60
 
@@ -14,3 +15,11 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def has_ended(process: int) -> bool:
+    """Whether a process is gone, or a zombie: then it has no command line."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes() == b""
+    except OSError:
+        return True

@@ -30,6 +30,7 @@ from mx8shards.loading.execution.thread_resources import ThreadResources
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.providers import CAUSES, Cause, Fetches, LocalFiles, Provider
 from tests.loader.leak_checks import ids_of, no_leaks, time_limit, write
+from tests.waiting import wait_until
 
 SAMPLES, BATCH = 120, 10
 Act = Callable[[int], object]  # called before shard i is available
@@ -128,10 +129,7 @@ def test_batches_of_local_shards_are_delivered_while_another_shard_is_delayed(da
         batches = iter(loader)
         got = [ids_of(next(batches)) for _ in range(5)]
         assert got == [list(range(k * BATCH, (k + 1) * BATCH)) for k in range(5)]
-        deadline = time.monotonic() + 10
-        while stuck not in provider.begun and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert stuck in provider.begun
+        wait_until(lambda: stuck in provider.begun)
         assert stuck not in provider.done
         come.set()
         assert [i for batch in batches for i in ids_of(batch)] == list(range(5 * BATCH, SAMPLES))
@@ -156,9 +154,7 @@ def test_shards_are_provided_ahead_in_the_order_of_need_with_bounded_parallelism
         ),
     ):
         batches = iter(loader)
-        deadline = time.monotonic() + 10
-        while len(provider.done) < 8 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(provider.done) >= 8)
         time.sleep(0.2)  # time for further shards, if there were any
         total = len(list(data.glob("*.mds")))
         assert 8 <= len(provider.done) < total

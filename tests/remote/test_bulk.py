@@ -52,14 +52,6 @@ def children() -> list[int]:
     return found
 
 
-def has_ended(process: int) -> bool:
-    """Whether a process is gone, or a zombie: then it has no command line."""
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes() == b""
-    except OSError:
-        return True
-
-
 def test_many_large_objects_are_fetched_by_one_child(store: ObjectStore, s3_server: S3Server, tmp_path: Path) -> None:
     keys = [f"shard {number}*'\"$(x)%41+é#.mds" for number in range(12)]
     datas = {key: os.urandom(MIB + number) for number, key in enumerate(keys)}

@@ -17,6 +17,7 @@ from mx8shards.errors import RemoteError
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.store_process import StoreProcess
 from tests.remote.deadlines import in_time
+from tests.waiting import has_ended, wait_until
 
 MIB = 1 << 20
 
@@ -163,7 +164,4 @@ def test_the_helper_ends_with_the_forked_process(bucket: str, way: str) -> None:
     if way == "is killed":
         os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    end = time.monotonic() + 30
-    while Path(f"/proc/{helper}/cmdline").exists() and Path(f"/proc/{helper}/cmdline").read_bytes():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: has_ended(helper))

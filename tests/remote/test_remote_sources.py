@@ -26,6 +26,7 @@ from tests.remote.objects import objects
 pytest.importorskip("simplejpeg")
 pytest.importorskip("PIL.Image")
 from tests.integration.test_imagefolder import BAD, GOOD, picture, write
+from tests.waiting import wait_until
 
 FILES = {
     **{name: make() for name, make in GOOD.items()},
@@ -146,9 +147,7 @@ def test_reads_begin_ahead_and_are_bounded(server: FaultServer, monkeypatch: pyt
     items = list(source.items())
 
     def reads(most: int) -> int:
-        end = time.monotonic() + 10
-        while server.counts("read").total() < most and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_until(lambda: server.counts("read").total() >= most)
         time.sleep(0.1)
         return server.counts("read").total()
 
