@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from mx8shards.disk import operations, publish
 from mx8shards.errors import DatasetExistsError, RemoteError
 from mx8shards.remote.store import Store
-from mx8shards.shards.links import is_url
+from mx8shards.shards.links import absolute, is_url
 from mx8shards.streaming.stored_files import place_file, store_of
 from mx8shards.streaming.writer_targets import target_of
 
@@ -30,15 +29,14 @@ class SplitTarget:
         self._store: Store | None = None
         if found.remote is not None and is_url(found.remote):
             self._store = store_of(found.remote)
-        local = found.local is not None and (keep_local or found.remote is None)
-        places = [Path(os.path.abspath(found.local or ""))] if local else []  # noqa: PTH100 - no resolving
+        local = absolute(found.local) if found.local is not None and (keep_local or found.remote is None) else None
+        places = [] if local is None else [local]
         if found.remote is not None and self._store is None:
-            places.append(Path(os.path.abspath(found.remote)))  # noqa: PTH100
+            places.append(absolute(found.remote))
         self._directories = places
         self._put: list[str] = []
-        for directory in places[:1] if local else []:
-            if directory.is_dir() and any(directory.iterdir()):
-                raise DatasetExistsError("Directory is not empty", subject=str(directory))
+        if local is not None and local.is_dir() and any(local.iterdir()):
+            raise DatasetExistsError("Directory is not empty", subject=str(local))
         for directory in places:
             publish.make_root(directory)
 

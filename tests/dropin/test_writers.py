@@ -264,3 +264,11 @@ def test_indices_are_merged_in_a_store(bucket: str, tmp_path: Path) -> None:
 def test_other_arguments_of_merge_index_are_an_error(arguments: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match="merge_index"):
         merge_index(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["MDSWriter", "JSONWriter"])
+def test_all_writers_know_the_home_directory(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with getattr(ours, kind)(out="~/data", columns={"x": "int"}, exist_ok=True) as writer:
+        writer.write({"x": 1})
+    assert (tmp_path / "data" / "index.json").exists()
