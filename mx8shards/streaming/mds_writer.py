@@ -13,10 +13,8 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.encodings import get_encoding
 from mx8shards.format.sizes import parse_size_limit
 from mx8shards.streaming.compatible_errors import MissingValueError, UnknownEncodingError, WrongTypeError
-from mx8shards.streaming.writer_targets import Target, checked_hashes, checked_options, target_of
+from mx8shards.streaming.writer_targets import DEFAULT_LIMIT, Target, checked_hashes, checked_options, target_of
 from mx8shards.writer import Writer
-
-DEFAULT_LIMIT = 1 << 26
 
 
 class MDSWriter:

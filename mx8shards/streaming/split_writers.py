@@ -19,9 +19,7 @@ from mx8shards.shards.snapshots import INDEX
 from mx8shards.streaming.compatible_errors import MissingValueError, WrongTypeError
 from mx8shards.streaming.split_entries import SEPARATORS, TYPES
 from mx8shards.streaming.split_targets import SplitTarget
-from mx8shards.streaming.writer_targets import checked_hashes, checked_options
-
-_DEFAULT_LIMIT = 1 << 26
+from mx8shards.streaming.writer_targets import DEFAULT_LIMIT, checked_hashes, checked_options
 
 
 class SplitWriter:
@@ -187,7 +185,7 @@ class JSONWriter(SplitWriter):
         keep_local: bool = False,
         compression: str | None = None,
         hashes: Sequence[str] | str | None = None,
-        size_limit: int | str | None = _DEFAULT_LIMIT,
+        size_limit: int | str | None = DEFAULT_LIMIT,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -242,7 +240,7 @@ class XSVWriter(SplitWriter):
         keep_local: bool = False,
         compression: str | None = None,
         hashes: Sequence[str] | str | None = None,
-        size_limit: int | str | None = _DEFAULT_LIMIT,
+        size_limit: int | str | None = DEFAULT_LIMIT,
         **kwargs: Any,
     ) -> None:
         self.separator = separator

@@ -13,6 +13,7 @@ from mx8shards.errors import SettingError, shown
 from mx8shards.format.hashing import HASHES
 from mx8shards.shards.links import absolute, is_url
 
+DEFAULT_LIMIT = 1 << 26  # bytes of a shard
 _OPTIONS = ("progress_bar", "max_workers", "retry", "exist_ok")
 
 
