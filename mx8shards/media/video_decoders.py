@@ -110,7 +110,7 @@ class Decoders:
                 self._used_bytes += idle.size_bytes
 
     def _close_idle(self, size_bytes: int) -> None:
-        """Close idle decoders of this size together, if there are so many."""
+        """Close idle decoders that together take this size, as far as there are any."""
         while size_bytes > 0 and self._idle:
             oldest = self._idle.pop(0)
             self._used_bytes -= oldest.size_bytes

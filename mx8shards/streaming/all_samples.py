@@ -136,7 +136,7 @@ class AllSamples:
 
     @property
     def readers(self) -> ShardReaders:
-        """What is known of each shard."""
+        """The facts of each shard."""
         return ShardReaders(len(self.samples_per_shard), self._reader)
 
     def _reader(self, shard: int) -> ShardReader:

@@ -51,7 +51,7 @@ class SampleFacts(Array):
 
     @property
     def shards(self) -> ShardReaders:
-        """What is known of each shard, of all streams."""
+        """The facts of each shard, over all streams."""
         return self._samples.readers
 
     @cached_property

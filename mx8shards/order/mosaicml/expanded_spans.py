@@ -48,7 +48,7 @@ def expanded(queue: IdQueue, sizes: Ids, block_size: int, rng: np.random.Generat
 
 
 def _windows(length: int, sizes: Ids, block_size: int, rng: np.random.Generator, least: int) -> Iterator[Places]:
-    """Where each row is moved to, for so many spans at a time that they have `least` rows or more."""
+    """The new place of each row. An array is for the next spans, which have `least` rows or more together."""
     found, begin, offset, crowded = [], 0, 0, False
     for size in sizes.tolist():
         extent = int(rng.integers(int(0.75 * block_size), int(1.25 * block_size)))

@@ -29,7 +29,7 @@ class IdQueue:
         self._left = np.empty(0, dtype)
 
     def take(self, count: int) -> AnyIds:
-        """The next ids. There must be so many."""
+        """The next `count` ids. At least as many must be left."""
         parts, found = [self._left], len(self._left)
         while found < count:
             parts.append(next(self._chunks))

@@ -43,7 +43,7 @@ class Rows:
         return np.diff(self.starts)
 
     def ids(self, unit: int, offset: int, size: int) -> Ids:
-        """The ids of so many rows of a unit, from `offset` on."""
+        """The ids of `size` rows of a unit, from row `offset` on."""
         first, picks = int(self.first[unit]), int(self.picks[unit])
         if picks == _WHOLE:
             return np.arange(first + offset, first + offset + size)
