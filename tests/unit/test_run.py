@@ -18,6 +18,7 @@ from mx8shards.loading.budget.banks import Budget
 from mx8shards.loading.execution import crew as crews
 from mx8shards.loading.execution import threads
 from mx8shards.loading.execution.following import Following
+from mx8shards.loading.execution.other_ranks import OtherRanks
 from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.results import Done, Failed, Ready
 from mx8shards.loading.execution.run import Run
@@ -28,6 +29,7 @@ from mx8shards.loading.planning.settings import Settings
 from mx8shards.order.steps import Steps
 from tests.batches import write
 from tests.fast_directory import fast_directory
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +253,45 @@ def test_a_shutdown_while_threads_are_being_started_ends_all_of_them(monkeypatch
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
     assert set(threading.enumerate()) <= before
+
+
+def failed_in_another_rank(run: Run) -> Callable[[], None]:
+    """Give a run another rank, which fails when the result is called."""
+    store: Any = pytest.importorskip("torch.distributed").HashStore()
+    run._others, other = (OtherRanks(store, "run", rank) for rank in range(2))
+    run.start()
+    other.start()
+
+    def fail() -> None:
+        other.tell(mx8.RemoteError("no connection"))
+        other.stop()
+
+    return fail
+
+
+def test_the_end_of_an_epoch_is_the_failure_of_another_rank_if_there_was_one(assembly: Assembly) -> None:
+    run = Run(assembly, 0, 0)
+    fail = failed_in_another_rank(run)
+    for _ in range(30):
+        assert isinstance(run.take(), Ready)
+    fail()
+    result = run.take()
+    assert isinstance(result, Failed)
+    assert "seen by rank 1" in str(result.error)
+    run.stop()
+    run.join()
+
+
+def test_a_batch_that_is_ready_is_not_taken_after_the_failure_of_another_rank(assembly: Assembly) -> None:
+    """As with a GPU, which copies the next batch while one is in use."""
+    run = Run(assembly, 0, 0)
+    fail = failed_in_another_rank(run)
+    assert isinstance(run.take(), Ready)
+    wait_until(lambda: run.take_ready() is not None)
+    fail()
+    wait_until(lambda: run._others.failure is not None)
+    wait_until(lambda: not run._state.results.empty())
+    assert run.take_ready() is None
+    assert isinstance(run.take(), Failed)
+    run.stop()
+    run.join()

@@ -26,7 +26,7 @@ from mx8shards.loading.budget.banks import nobody_waits
 from mx8shards.loading.execution import other_ranks
 from mx8shards.loading.execution.admission import Admission
 from mx8shards.loading.execution.planner import Planner
-from mx8shards.loading.execution.results import Failed, Ready, Result
+from mx8shards.loading.execution.results import Done, Failed, Ready, Result
 from mx8shards.loading.execution.run_state import Assembly, Cut, Message, RunState
 from mx8shards.loading.execution.threads import JOIN_S, start_thread
 from mx8shards.loading.execution.watchdog import INTERVAL_S, Watchdog
@@ -53,6 +53,7 @@ class Run:
         try:
             self._assembly.budget.iterating = self._token
             self._started = True
+            self._others.start()
             self._thread = start_thread(self, "planner", self._planner.run)
         except BaseException:  # if the thread runs nevertheless, it sees `stopped` and ends
             self._started = False
@@ -73,14 +74,16 @@ class Run:
     def take(self) -> Result:
         """The next result, in order; or the error of another rank. LoaderError if another thread stops the run."""
         number = self._state.taken
-        failure = self._others.failure() if self._others is not None else None
+        failure = self._others.failure
         if failure is None and number not in self._arrived:
             failure = self._wait_for(number)
         if failure is not None:
             return Failed(failure)
         result = self._taken(number)
-        if self._others is not None and isinstance(result, Failed) and isinstance(result.error, RemoteError):
+        if isinstance(result, Failed) and isinstance(result.error, RemoteError):
             self._others.tell(result.error)
+        if isinstance(result, Done) and (failure := self._others.look()) is not None:
+            return Failed(failure)
         return result
 
     def _taken(self, number: int) -> Result:
@@ -91,9 +94,11 @@ class Run:
         return result
 
     def take_ready(self) -> Ready | None:
-        """The next batch if it is ready, without waiting; else None."""
+        """The next batch if it is ready, without waiting; else None, also if another rank has failed."""
         while self._receive():
             pass
+        if self._others.failure is not None:  # which the next `take` returns
+            return None
         _, result = self._arrived.get(self._state.taken, (0, None))
         if not isinstance(result, Ready):
             return None
@@ -133,9 +138,8 @@ class Run:
             if not self._receive_starving():
                 thread = self._thread.native_id if self._thread is not None else None
                 watchdog.look(thread, planning=self._is_planning)
-                failure = self._others.failure() if self._others is not None else None
-                if failure is not None:
-                    return failure
+                if self._others.failure is not None:
+                    return self._others.failure
         return None
 
     def _receive_starving(self) -> bool:
@@ -165,6 +169,7 @@ class Run:
             self._assembly.budget.iterating = None
         self._state.wake()
         self._state.results.put(None)
+        self._others.stop()
 
     def join(self) -> None:
         """Wait until the planner and all tasks have ended, at most `JOIN_S`: a disk may not answer."""
