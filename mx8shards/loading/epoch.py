@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any
 
-from mx8shards.errors import LoaderError, RemoteError, ShardsError
+from mx8shards.errors import DecodeError, LoaderError
 from mx8shards.kernels import compiling
 from mx8shards.loading.execution.device import Mover, Moving
 from mx8shards.loading.execution.results import Done, Failed, Ready, Result
 from mx8shards.loading.execution.run import Run
 from mx8shards.loading.execution.run_state import Assembly
+from mx8shards.loading.planning.shard_table import is_damage
 from mx8shards.loading.reporting.progress import Progress
 
 _ABANDONED = "this iteration has ended: a newer one has begun, it was interrupted, or the loader was closed"
@@ -114,10 +115,8 @@ class Epoch(Iterator[Any]):
     def _hint(self, failed: Failed) -> str:
         """The hint of an error: what the user can do about a failed batch."""
         again = self._what_next(self._epoch)
-        error = failed.error
-        is_outage = isinstance(error, RemoteError)  # which is always raised
-        of_sample = isinstance(error, ShardsError) and not is_outage and not failed.transformed
-        if of_sample and self._assembly.on_error == "raise":
+        of_samples = is_damage(failed.error) or isinstance(failed.error, DecodeError)
+        if of_samples and not failed.transformed and self._assembly.on_error == "raise":
             return f'on_error="skip" or "substitute" passes over bad samples; {again}'
         return again
 

@@ -232,6 +232,18 @@ def test_a_full_disk_is_an_error_and_does_not_skip_a_substitute(data: Path) -> N
             table.find(loader._dataset.shards.starts[5:6])  # as a pool thread does for a substitute
 
 
+@pytest.mark.parametrize("error", [DiskError("the disk is full"), mx8.RemoteError("the network was away")], ids=["disk", "network"])
+def test_the_hint_of_an_error_that_on_error_never_skips_does_not_advise_it(data: Path, error: Exception) -> None:
+    def act(i: int) -> None:
+        if i == 3:
+            raise error
+
+    with time_limit(), provided(data, act) as (loader, _), pytest.raises(mx8.LoaderError) as caught:
+        list(loader)
+    assert "the next `for` tries this step again" in str(caught.value)
+    assert "on_error" not in str(caught.value)
+
+
 @pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])
 @pytest.mark.parametrize("limit", [None, 4], ids=["in the pool", "threads"])
 def test_an_outage_is_never_a_lost_sample(data: Path, on_error: str, limit: int | None) -> None:

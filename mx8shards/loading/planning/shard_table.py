@@ -45,6 +45,18 @@ _T = TypeVar("_T")
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)  # no such regular file
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether a shard is damaged or missing, so that on_error= may skip its samples.
+
+    A network or disk that does not answer, a full disk or too few descriptors are not errors of the shard: its samples
+    are not lost.
+    """
+    is_missing = getattr(error, "errno", None) in _MISSING or (
+        isinstance(error, DatasetNotFoundError) and error.errno is None
+    )
+    return is_missing or isinstance(error, (FormatError, IntegrityError))
+
+
 class ShardTable:
     """The shards of one dataset as kernels read them. It is thread-safe.
 
@@ -242,14 +254,9 @@ class ShardTable:
     def _record_failure(self, i: int, error: Exception) -> None:
         """Record the error until the next epoch, if on_error= may skip this shard's samples; else raise it.
 
-        Only damaged and missing shards may be skipped. A network or disk that does not answer, a full disk, too few
-        descriptors or a dataset that is gone as a whole are not errors of the shard: its samples are not lost.
+        A dataset that is gone as a whole is no error of its shards.
         """
-        is_missing = getattr(error, "errno", None) in _MISSING or (
-            isinstance(error, DatasetNotFoundError) and error.errno is None
-        )
-        damage = isinstance(error, (FormatError, IntegrityError)) or is_missing
-        if not self._tolerates_damage or not damage or not self._shards.snapshot_of(i)[0].is_there:
+        if not self._tolerates_damage or not is_damage(error) or not self._shards.snapshot_of(i)[0].is_there:
             raise error
         self._failures[i] = without_traceback(error)
         self.records[i]["table"] = 0
