@@ -7,6 +7,7 @@ which contains whole URLs (those of Azure may contain a signature).
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -32,6 +33,7 @@ from mx8shards.remote.spans import Merged, merged
 from mx8shards.remote.store import Fetched, Listed, Span
 
 _T = TypeVar("_T")
+_logger = logging.getLogger("mx8shards")
 
 _BULK_FROM = 1 << 20  # bytes from which on an object is worth a line to s5cmd, which asks for its size first
 _CHUNK = 1 << 18  # bytes that are written to a file at once; with more, obstore takes up to twice the CPU time
@@ -166,10 +168,11 @@ class ObjectStore:
     def _in_ranges(self, key: str, target: Path, size_bytes: int) -> bool:
         """Write an object into the new file `target`; False, and no file, if the store gives no ranges of it."""
         try:
-            fetch_in_ranges(partial(self._read_part, key, size_bytes), target, size_bytes)
+            fetch_in_ranges(partial(self._read_part, key, size_bytes), target, size_bytes, self._closed)
         except RemoteError as error:
             if error.reason == "network":
                 raise
+            _logger.info("%s comes in one piece, as a range of it failed: %s", self._url_of(key), error)
             return False
         return True
 
@@ -189,7 +192,7 @@ class ObjectStore:
             if not part.is_whole:
                 raise RemoteError("the answer ended too early", subject=self._url_of(key))
 
-        self._run(key, work, progress=lambda: part.arrived)
+        self._run(key, work, progress=lambda: part.arrived, stopped=part.stopped)
 
     def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:
         """Write an object into the new file `target`. A broken attempt is continued where it stopped."""
@@ -314,9 +317,10 @@ class ObjectStore:
         deadline_s: float | None = None,
         upload_bytes: int = 0,
         progress: Callable[[], int] = lambda: 0,
+        stopped: threading.Event | None = None,
     ) -> _T:
         """Call `work` with a client, again after transient faults until the deadline, and once with new credentials."""
-        subject = self._url_of(key)
+        subject, stopped = self._url_of(key), stopped or self._closed
         corrected = False  # only once: a program that makes new credentials for every call would have no end
         more_s = upload_s(upload_bytes)
 
@@ -326,7 +330,7 @@ class ObjectStore:
                 used = (self._access.keys(), self._access.region) if self._access else (None, "")
                 try:
                     client = self._client(*used, left_s, more_s, retries)
-                    return interruptibly(partial(work, client), self._closed)
+                    return interruptibly(partial(work, client), stopped)
                 except ShardsError:
                     raise
                 except (self._obstore.exceptions.BaseError, OSError) as error:
@@ -336,7 +340,7 @@ class ObjectStore:
                 corrected = True
 
         limit_s = self._deadline_s if deadline_s is None else deadline_s
-        return until_deadline(attempt, limit_s, self._closed, progress, more_s)
+        return until_deadline(attempt, limit_s, stopped, progress, more_s)
 
     def _corrected(self, fault: RemoteError, keys: Keys | None, region: str) -> bool:
         """Whether there are other credentials, or another region, with which a refused request may succeed."""

@@ -5,37 +5,20 @@ The answer to the first range tells the ETag, and all others are asked for on th
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, wait
+from collections import deque
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from mx8shards.errors import RemoteError
 from mx8shards.remote.partial_file import PartialFile
+from mx8shards.remote.retries import interruptibly
 from mx8shards.remote.store import Span
 
 RANGE_BYTES = 8 << 20
-_MOST_THREADS = 16  # of one object
-_POLL_S = 0.25
-
-
-class _Whole:
-    """What the parts of one object share."""
-
-    def __init__(self, file: PartialFile, size_bytes: int) -> None:
-        self.file = file
-        self.size_bytes = size_bytes
-        self.parts = [Part(self, begin) for begin in range(0, size_bytes, RANGE_BYTES)]
-        self.etag = ""
-        self.begun = threading.Event()  # the first answer has come, or will not come
-        self.stopped = threading.Event()
-        self.failure: BaseException | None = None  # the first one
-
-    def stop(self) -> None:
-        """Let all parts end."""
-        self.stopped.set()
-        self.begun.set()
+MOST_RANGES = 16  # that are asked for at the same time, of all objects and datasets of this process
 
 
 class Part:
@@ -67,10 +50,15 @@ class Part:
         """The ETag that the object must have; "" in the first request, or if the store has none."""
         return self._whole.etag
 
+    @property
+    def stopped(self) -> threading.Event:
+        """Set when the object is not wanted any more, such as when another part has failed: then nothing is asked."""
+        return self._whole.stopped
+
     def answered(self, etag: str) -> None:
         """An answer with this ETag begins."""
         self._whole.etag = etag
-        self._whole.begun.set()
+        self._whole.go_on()
 
     def write(self, data: memoryview) -> None:
         """Take the next bytes. RemoteError of reason "changed", so that nobody tries again, if they are not wanted."""
@@ -81,50 +69,106 @@ class Part:
         self._whole.file.write_at(data, self._begin + self.done)
         self.done += len(data)
 
-    def wait_for_first(self) -> bool:
-        """Wait until the ETag is known; False if the fetch was stopped."""
-        self._whole.begun.wait()
-        return not self._whole.stopped.is_set()
+
+class _Whole:
+    """What the parts of one object share."""
+
+    def __init__(self, file: PartialFile, size_bytes: int, read: Callable[[Part], object]) -> None:
+        self.file = file
+        self.size_bytes = size_bytes
+        self.etag = ""
+        self.stopped = threading.Event()
+        self.parts = [Part(self, begin) for begin in range(0, size_bytes, RANGE_BYTES)]
+        self._read = read
+        self._lock = threading.Lock()
+        self._first, *self._others = self.parts  # the others: as long as nobody has asked for them
+        self._left = len(self.parts)
+        self._ended = threading.Event()
+        self._failure: BaseException | None = None  # the first one
+
+    def fetch(self) -> None:
+        """Fetch all parts, and raise the first failure."""
+        _crew.submit([partial(self._fetch, self._first)])
+        self._ended.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def go_on(self) -> None:
+        """Ask for the other parts, as the ETag is known."""
+        with self._lock:
+            others, self._others = self._others, []
+        _crew.submit(partial(self._fetch, part) for part in others)
+
+    def stop(self) -> None:
+        """End all parts."""
+        self.stopped.set()
+        self._ended.set()
+
+    def _fetch(self, part: Part) -> None:
+        if self.stopped.is_set():
+            return
+        try:
+            self._read(part)
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for the object
+            self._failure = self._failure or error
+            self.stop()
+        with self._lock:
+            self._left -= 1
+            if not self._left:
+                self._ended.set()
 
 
-def fetch_in_ranges(read: Callable[[Part], object], target: Path, size_bytes: int) -> None:
+class _Crew:
+    """At most `MOST_RANGES` threads, which nobody has to wait for, make calls in the order in which they come.
+
+    Not used by the main thread: Ctrl-C may come between a thread's start and its count.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Reset. A forked child has none of its parent's threads, but may inherit a lock that one of them held."""
+        self._lock = threading.Lock()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._threads = 0
+
+    def submit(self, calls: Iterable[Callable[[], None]]) -> None:
+        """Queue calls, none of which raises."""
+        with self._lock:
+            self._calls.extend(calls)
+            for _ in range(min(len(self._calls), MOST_RANGES - self._threads)):
+                threading.Thread(target=self._work, name="mx8shards-range", daemon=True).start()
+                self._threads += 1
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._calls:
+                    self._threads -= 1
+                    return
+                call = self._calls.popleft()
+            call()
+
+
+_crew = _Crew()
+os.register_at_fork(after_in_child=_crew.forget)
+
+
+def fetch_in_ranges(
+    read: Callable[[Part], object], target: Path, size_bytes: int, closed: threading.Event | None = None
+) -> None:
     """Write an object into the new file `target`. There is no file after an error, or after Ctrl-C.
 
-    `read` asks for the missing bytes of a part and writes them, with all attempts that it takes.
+    Args:
+        read: Asks for the missing bytes of a part and writes them, with all attempts that it takes.
+        target: The file.
+        size_bytes: The size of the object.
+        closed: If it is set, nothing is asked for any more, and RemoteError is raised.
     """
     with PartialFile(target) as file:
-        whole = _Whole(file, size_bytes)
-        first, *others = whole.parts
+        whole = _Whole(file, size_bytes, read)
         try:
-            ended = [_in_thread(partial(read, first), whole)]
-            shares = [others[number::_MOST_THREADS] for number in range(min(len(others), _MOST_THREADS))]
-            ended += [_in_thread(partial(_read_all, read, share), whole) for share in shares]
-            while wait(ended, _POLL_S).not_done and whole.failure is None:
-                pass  # Ctrl-C is heard between two waits
+            interruptibly(whole.fetch, closed or threading.Event())
         finally:
             whole.stop()
-        if whole.failure is not None:
-            raise whole.failure
-
-
-def _read_all(read: Callable[[Part], object], parts: list[Part]) -> None:
-    """Read parts one after the other, once the object's ETag is known."""
-    for part in parts:
-        if part.wait_for_first():
-            read(part)
-
-
-def _in_thread(work: Callable[[], object], whole: _Whole) -> Future[None]:
-    """Call `work` in a thread that nobody has to wait for. Its failure stops the others."""
-    ended: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
-            whole.failure = whole.failure or error
-            whole.stop()
-        ended.set_result(None)
-
-    threading.Thread(target=run, name="mx8shards-range", daemon=True).start()
-    return ended

@@ -205,7 +205,7 @@ class RemoteFiles:
         is_here = entry.zip is not None and self._stamps.is_verified(entry.zip)
         with self._entered(wanted, entry.stored.size_bytes if unpacks and not is_here else 0, claim, ahead=ahead):
             try:
-                path = self._stored_file(entry, claim, name)
+                path = self._stored_file(entry, claim, name, ahead=ahead)
                 if unpacks:
                     path = fetching.unpack(entry, path, claim, name)
             except (FormatError, IntegrityError) as error:
@@ -262,14 +262,14 @@ class RemoteFiles:
         if more_bytes:
             self._room.settle(name)
 
-    def _stored_file(self, entry: Entry, claim: Claim, name: str) -> Path:
+    def _stored_file(self, entry: Entry, claim: Claim, name: str, *, ahead: bool) -> Path:
         """A verified copy of the stored file."""
         if entry.zip is not None and self._stamps.is_verified(entry.zip):
             return shard_path(self.snapshot, entry.zip)
         begun = time.monotonic()
         try:
-            is_first = not self._of_process.spent  # a first batch waits for it
-            path = fetching.fetch(self._store, entry.stored, claim, name, in_ranges=is_first)
+            first = not ahead and not self._of_process.spent  # a first batch waits for it
+            path = fetching.fetch(self._store, entry.stored, claim, name, in_ranges=first)
         except RemoteError as error:
             if error.reason == "network":
                 self._note_outage(error, claim, time.monotonic() - begun)

@@ -232,7 +232,7 @@ def test_a_full_disk_is_an_error_and_does_not_skip_a_substitute(data: Path) -> N
             table.find(loader._dataset.shards.starts[5:6])  # as a pool thread does for a substitute
 
 
-@pytest.mark.parametrize("error", [DiskError("the disk is full"), mx8.RemoteError("the network was away")], ids=["disk", "network"])
+@pytest.mark.parametrize("error", [DiskError("the disk is full"), mx8.RemoteError("no network")], ids=["disk", "net"])
 def test_the_hint_of_an_error_that_on_error_never_skips_does_not_advise_it(data: Path, error: Exception) -> None:
     def act(i: int) -> None:
         if i == 3:
