@@ -45,6 +45,8 @@ _NOT_SENT = ("InvalidPathError", "NotSupportedError", "UnknownConfigurationKeyEr
 
 ANOTHER_REGION = "the bucket is in another region"
 
+_NO_OBJECT = ("NoSuchKey", "BlobNotFound", "EntryNotFound")  # other codes of 404 are about the bucket or the endpoint
+
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
 
 
@@ -76,5 +78,7 @@ def of_status(status: int, code: str, subject: str, *, hint: str = "") -> Remote
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown status"
     if reason == "denied" and not hint:
         hint = "the credentials have expired" if code in _EXPIRED else "check credentials, region and endpoint"
+    if reason == "missing":
+        hint = "" if code in _NO_OBJECT else hint or "check bucket and endpoint"
     message = f"the store answered {status} {phrase}" + (f", {code}" if code else "")
     return RemoteError(message, subject=subject, reason=reason, hint=hint)

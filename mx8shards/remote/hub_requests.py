@@ -195,4 +195,6 @@ def _broken(error: Exception, subject: str) -> RemoteError:
 
 
 def _hint(status: int) -> str:
+    if status == 404:
+        return "check owner, name and revision"
     return "set HF_TOKEN, and check the name: the Hub does not tell which" if status in (401, 403) else ""

@@ -20,7 +20,7 @@ from mx8shards.format.index import MAX_INDEX_BYTES, parse_index
 from mx8shards.remote import fetching, readers
 from mx8shards.remote.eviction import require_room_for_one
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
-from mx8shards.remote.remote_snapshots import kept_key
+from mx8shards.remote.remote_snapshots import kept_key, no_dataset
 from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Fetched, Store
 from mx8shards.shards.links import Link, RemoteLink, absolute, is_whole_id
@@ -105,13 +105,25 @@ class _Lazily:
 
     def read(self, key: str) -> Fetched | None:
         """An index; None if there is no such object."""
-        self._store = self._store or connect(self.url, self._deadline_s)
         try:
-            return _confirmed(self._store, key)
+            return self._read(key)
         except RemoteError as error:
             if error.reason != "missing":
                 raise
             return None
+
+    def read_current(self) -> Fetched:
+        """The current index; DatasetNotFoundError if there is none."""
+        try:
+            return self._read(INDEX)
+        except RemoteError as error:
+            if error.reason != "missing":
+                raise
+            raise no_dataset(self.url, error) from error
+
+    def _read(self, key: str) -> Fetched:
+        self._store = self._store or connect(self.url, self._deadline_s)
+        return _confirmed(self._store, key)
 
 
 def _confirmed(store: Store, key: str) -> Fetched:
@@ -195,9 +207,7 @@ def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str
     wanted = link.snapshot
     whole_id = wanted if wanted is not None and is_whole_id(wanted) else None
     found, denied = _read_kept(store, whole_id) if whole_id else (None, None)
-    found = found or store.read(INDEX)
-    if found is None:
-        raise DatasetNotFoundError("no dataset here: there is no index.json", subject=link.url)
+    found = found or store.read_current()
     name = snapshot_id(found.data)
     if wanted is not None and not name.startswith(wanted):
         raise _other(link, name, denied) from denied

@@ -53,20 +53,26 @@ def kept_in(keys: Iterable[str]) -> list[str]:
 def read_current(store: Store) -> RemoteIndex | None:
     """The current index; None if there is no dataset."""
     try:
-        found = store.read(INDEX, MAX_INDEX_BYTES)
-    except RemoteError as error:
-        if error.reason != "missing":
-            raise
+        return require_current(store)
+    except DatasetNotFoundError:
         return None
-    return RemoteIndex(snapshot_id(found.data), found.data, found.etag, f"{store.url}/{INDEX}")
 
 
 def require_current(store: Store) -> RemoteIndex:
     """The current index; DatasetNotFoundError if there is no dataset."""
-    found = read_current(store)
-    if found is None:
-        raise DatasetNotFoundError(f"no dataset here: there is no {INDEX}", subject=store.url)
-    return found
+    try:
+        found = store.read(INDEX, MAX_INDEX_BYTES)
+    except RemoteError as error:
+        if error.reason != "missing":
+            raise
+        raise no_dataset(store.url, error) from error
+    return RemoteIndex(snapshot_id(found.data), found.data, found.etag, f"{store.url}/{INDEX}")
+
+
+def no_dataset(url: str, error: RemoteError) -> DatasetNotFoundError:
+    """The error where the index is missing. It may be because there is no such bucket."""
+    hint = f"{error.message}: {error.hint}" if error.hint else ""
+    return DatasetNotFoundError(f"no dataset here: there is no {INDEX}", subject=url, hint=hint)
 
 
 def read_kept(store: Store, snapshot: str) -> RemoteIndex:

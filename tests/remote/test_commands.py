@@ -85,6 +85,24 @@ def test_commands_see_the_current_snapshot_and_not_that_of_the_mirror(
     assert len(mx8.Dataset(bucket)) == 20
 
 
+@pytest.mark.parametrize("command", ["info", "ls", "cat", "log", "verify", "summary", "gc", "diff", "sync", "dataset"])
+def test_a_bucket_that_is_missing_is_named(
+    command: str, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "s3://no-such-bucket/data"
+    others = {"diff": [bucket], "sync": [tmp_path / "copy"]}
+    if command == "dataset":
+        with pytest.raises(mx8.DatasetNotFoundError) as caught:
+            mx8.Dataset(url)
+        assert isinstance(caught.value.__cause__, mx8.RemoteError)
+        said = str(caught.value)
+    else:
+        assert main([command, url, *map(str, others.get(command, []))]) == 1
+        said = capsys.readouterr().err
+    assert "404 Not Found, NoSuchBucket" in said
+    assert "check bucket and endpoint" in said
+
+
 def test_sync_is_a_command(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     snapshot = write(tmp_path / "a")
     assert run(capsys, "sync", tmp_path / "a", bucket) == f"{snapshot}\n"
