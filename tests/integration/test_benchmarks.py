@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from benchmarks.__main__ import CASES
 pytest.importorskip("litdata")
 pytestmark = pytest.mark.streaming
 
-PICTURES = ("images", "photos", "pixels", "convert", "accuracy")
+Results = Callable[[str], dict[str, Any]]
+
 EVERY_CASE = pytest.mark.parametrize("case", CASES)
 
 
@@ -28,35 +30,26 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(repository: Path, directory: Path) -> dict[str, dict[str, Any]]:
-    """The results of every case with tiny sizes. All run at once, because speed does not matter here.
+def results_of(repository: Path, directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
+    """The results of a case with tiny sizes, and what it printed. Each case runs once."""
+    out = tmp_path_factory.mktemp("results")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.integration.quick_benchmarks", str(directory), str(out)]
+    process = subprocess.Popen(command, cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    cases, statuses = process.stdin, process.stdout
+    assert cases is not None
+    assert statuses is not None
 
-    Cases of pictures run one after the other: the first compiles the kernels that the others need.
-    """
-
+    @functools.cache
     def run(case: str) -> dict[str, Any]:
-        out = directory / f"{case}.json"
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks",
-            case,
-            "--quick",
-            "--json",
-            str(out),
-            "--directory",
-            str(directory),
-        ]
-        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return {**json.loads(out.read_text()), "printed": done.stdout}
+        print(case, file=cases, flush=True)
+        assert statuses.readline() == "0\n"
+        found: dict[str, Any] = json.loads((out / f"{case}.json").read_text())
+        return found
 
-    def run_in_turn(cases: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-        return {case: run(case) for case in cases}
-
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(run_in_turn, [PICTURES, *((case,) for case in CASES if case not in PICTURES)])
-        return {case: results for part in found for case, results in part.items()}
+    yield run
+    cases.close()
+    assert process.wait(60) == 0
+    statuses.close()
 
 
 def test_with_an_older_checkout_only_our_contenders_are_compared(repository: Path, tmp_path: Path) -> None:
@@ -73,8 +66,8 @@ def test_with_an_older_checkout_only_our_contenders_are_compared(repository: Pat
 
 
 @EVERY_CASE
-def test_a_case_reports_all_contenders_with_all_their_numbers(case: str, results: dict[str, dict[str, Any]]) -> None:
-    found = results[case]
+def test_a_case_reports_all_contenders_with_all_their_numbers(case: str, results_of: Results) -> None:
+    found = results_of(case)
     assert found["case"] == case
     assert found["runs"]
     for contenders in found["groups"].values():
@@ -86,21 +79,22 @@ def test_a_case_reports_all_contenders_with_all_their_numbers(case: str, results
 
 
 @EVERY_CASE
-def test_a_case_records_the_machine_and_the_versions(case: str, results: dict[str, dict[str, Any]]) -> None:
-    facts = results[case]["machine"]
+def test_a_case_records_the_machine_and_the_versions(case: str, results_of: Results) -> None:
+    facts = results_of(case)["machine"]
     assert all(facts[key] for key in ("processor", "cores", "memory_gb", "kernel", "disk", "python", "commit", "date"))
     assert {"mx8shards", "mosaicml-streaming", "litdata", "numpy"} <= facts["versions"].keys()
 
 
 @EVERY_CASE
-def test_a_case_prints_its_table_and_whether_its_targets_are_met(case: str, results: dict[str, dict[str, Any]]) -> None:
-    printed = results[case]["printed"]
-    assert table.render(results[case]) in printed
-    assert all(target["claim"] in printed for target in results[case]["targets"])
+def test_a_case_prints_its_table_and_whether_its_targets_are_met(case: str, results_of: Results) -> None:
+    printed = results_of(case)["printed"]
+    assert table.render(results_of(case)) in printed
+    assert all(target["claim"] in printed for target in results_of(case)["targets"])
 
 
-def test_a_case_leaves_no_files_behind(results: dict[str, dict[str, Any]], directory: Path) -> None:
-    assert sorted(path.name for path in directory.iterdir()) == sorted(f"{case}.json" for case in results)
+def test_the_cases_leave_no_files_behind(results_of: Results, directory: Path) -> None:
+    assert all(map(results_of, CASES))
+    assert list(directory.iterdir()) == []
 
 
 def test_a_contender_that_fails_ends_the_run_with_its_message(tmp_path: Path) -> None:
