@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,13 @@ def place() -> Iterator[Path]:
     """A directory for a module's datasets, on a tmpfs if possible."""
     with fast_directory() as place:
         yield place
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unfreeze() -> Iterator[None]:
+    """Let the garbage collector search again what leak checks have excluded."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

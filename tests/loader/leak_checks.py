@@ -128,16 +128,13 @@ def time_limit(seconds: int = SECONDS) -> Iterator[None]:
 def no_leaks(root: Path) -> Iterator[None]:
     """Check that the block does not hang, and leaves no thread, descriptor, bank or map of a shard."""
     gc.collect()
-    gc.freeze()  # existing objects need not be searched again
-    try:
-        before = descriptors()
-        with time_limit():
-            yield
-        for _ in range(3):  # finalizers may release objects that only the next collection finds
-            gc.collect()
-        wait_until(lambda: threads() == [])  # one whose read stalled ends once it is scheduled
-        assert {name: path for name, path in descriptors().items() if before.get(name) != path} == {}
-        assert [found for found in gc.get_objects() if type(found) is Bank] == []
-        assert mapped(root) == []
-    finally:
-        gc.unfreeze()
+    gc.freeze()  # objects that exist need not be searched again; `_unfreeze` undoes it when the module's tests have run
+    before = descriptors()
+    with time_limit():
+        yield
+    for _ in range(3):  # finalizers may release objects that only the next collection finds
+        gc.collect()
+    wait_until(lambda: threads() == [])  # one whose read stalled ends once it is scheduled
+    assert {name: path for name, path in descriptors().items() if before.get(name) != path} == {}
+    assert [found for found in gc.get_objects() if type(found) is Bank] == []
+    assert mapped(root) == []
