@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import mx8shards as mx8
 from mx8shards.convert import convert_in_parts
+from tests.example_counts import parametrize_count
 from tests.fast_directory import FAST_ROOT
 from tests.text_folders import TextFolder, write_texts
 
@@ -53,40 +54,48 @@ def appended(src: Path, out: Path, pieces: Sequence[Sequence[str]]) -> str:
     return mx8.convert_from(RECIPE, src, out, append=True).snapshot or ""
 
 
-@settings(max_examples=25, deadline=None)
-@given(pieces=arrivals)
-def test_a_folder_appended_in_pieces_gives_the_samples_of_one_conversion(pieces: list[list[str]]) -> None:
-    with tempfile.TemporaryDirectory(dir=FAST_ROOT) as directory:
-        root, usual = Path(directory), convert_in_parts.PART_ITEMS
-        convert_in_parts.PART_ITEMS = 3
-        try:
-            mx8.convert_from(TextFolder(write_texts(root / "whole", NAMES, BAD)), out=root / "at once")
-            one = appended(root / "src", root / "out", pieces)
-            convert_in_parts.PART_ITEMS = 5  # shards differ, samples do not
-            appended(root / "other", root / "parts", pieces)
+@parametrize_count(8)
+def test_a_folder_appended_in_pieces_gives_the_samples_of_one_conversion(count: int) -> None:
+    @settings(max_examples=count)
+    @given(pieces=arrivals)
+    def check(pieces: list[list[str]]) -> None:
+        with tempfile.TemporaryDirectory(dir=FAST_ROOT) as directory:
+            root, usual = Path(directory), convert_in_parts.PART_ITEMS
             convert_in_parts.PART_ITEMS = 3
-            assert appended(root / "again", root / "same", pieces) == one
-        finally:
-            convert_in_parts.PART_ITEMS = usual
-        classes, found = samples(root / "at once")
-        for name in ("out", "parts"):
-            grown, got = samples(root / name)
-            assert got == found
-            assert sorted(grown) == classes
+            try:
+                mx8.convert_from(TextFolder(write_texts(root / "whole", NAMES, BAD)), out=root / "at once")
+                one = appended(root / "src", root / "out", pieces)
+                convert_in_parts.PART_ITEMS = 5  # shards differ, samples do not
+                appended(root / "other", root / "parts", pieces)
+                convert_in_parts.PART_ITEMS = 3
+                assert appended(root / "again", root / "same", pieces) == one
+            finally:
+                convert_in_parts.PART_ITEMS = usual
+            classes, found = samples(root / "at once")
+            for name in ("out", "parts"):
+                grown, got = samples(root / name)
+                assert got == found
+                assert sorted(grown) == classes
+
+    check()
 
 
-@settings(max_examples=15, deadline=None)
-@given(pieces=arrivals, seed=st.integers(0, 3))
-def test_files_appended_in_pieces_get_the_splits_of_one_conversion(pieces: list[list[str]], seed: int) -> None:
-    options: dict[str, Any] = {"split": SPLIT, "seed": seed}
-    first = [f"bee/first{i}.txt" for i in range(12)]  # so that no split is empty at first
-    with tempfile.TemporaryDirectory(dir=FAST_ROOT) as directory:
-        root = Path(directory)
-        mx8.convert_from(RECIPE, write_texts(root / "whole", [*first, *NAMES]), root / "at once", **options)
-        mx8.convert_from(RECIPE, write_texts(root / "src", first), root / "out", **options)
-        for names in pieces:
-            mx8.convert_from(RECIPE, write_texts(root / "src", names), root / "out", append=True, **options)
-        grown = [samples(root / "out" / name)[0] for name in SPLIT]
-        assert grown[0] == grown[1]
-        for name in SPLIT:
-            assert samples(root / "out" / name)[1] == samples(root / "at once" / name)[1]
+@parametrize_count(6)
+def test_files_appended_in_pieces_get_the_splits_of_one_conversion(count: int) -> None:
+    @settings(max_examples=count)
+    @given(pieces=arrivals, seed=st.integers(0, 3))
+    def check(pieces: list[list[str]], seed: int) -> None:
+        options: dict[str, Any] = {"split": SPLIT, "seed": seed}
+        first = [f"bee/first{i}.txt" for i in range(12)]  # so that no split is empty at first
+        with tempfile.TemporaryDirectory(dir=FAST_ROOT) as directory:
+            root = Path(directory)
+            mx8.convert_from(RECIPE, write_texts(root / "whole", [*first, *NAMES]), root / "at once", **options)
+            mx8.convert_from(RECIPE, write_texts(root / "src", first), root / "out", **options)
+            for names in pieces:
+                mx8.convert_from(RECIPE, write_texts(root / "src", names), root / "out", append=True, **options)
+            grown = [samples(root / "out" / name)[0] for name in SPLIT]
+            assert grown[0] == grown[1]
+            for name in SPLIT:
+                assert samples(root / "out" / name)[1] == samples(root / "at once" / name)[1]
+
+    check()
