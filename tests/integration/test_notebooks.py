@@ -39,7 +39,7 @@ def output_of(name: str, repository: Path, tmp_path: Path) -> list[str]:
     script.write_text(STAND_INS + "\n\n".join("".join(cell["source"]) for cell in code_cells(path)))
     environment = {
         **os.environ,
-        "MX8SHARDS_NOTEBOOK_PICTURES": "96",
+        "MX8SHARDS_NOTEBOOK_PICTURES": "24",
         "MX8SHARDS_NOTEBOOK_SHARDS": "16",
         "MX8SHARDS_NOTEBOOK_VIDEOS": "4",
         "MPLBACKEND": "agg",

@@ -84,7 +84,7 @@ USES = pytest.mark.parametrize("use", [begin, train, warm_up])
 
 
 @USES
-@pytest.mark.parametrize("times", [300, pytest.param(10_000, marks=pytest.mark.hunt)])
+@pytest.mark.parametrize("times", [150, pytest.param(10_000, marks=pytest.mark.hunt)])
 def test_ctrl_c_at_any_moment_is_one_keyboard_interrupt_and_the_loader_stays_usable(
     data: Path, use: Callable[[mx8.Loader], None], times: int
 ) -> None:

@@ -347,7 +347,7 @@ def test_a_time_limit_is_any_number_above_0(seconds: Any, root: Path) -> None:
 
 
 def test_batch_size_and_world_size_may_be_huge(root: Path) -> None:
-    with mx8.Dataset(root) as dataset, mx8.Loader(dataset, batch_size=1 << 40, world_size=1 << 20, rank=0) as loader:
+    with mx8.Dataset(root) as dataset, mx8.Loader(dataset, batch_size=1 << 40, world_size=1 << 16, rank=0) as loader:
         assert [len(batch.sample_ids) for batch in loader] == [1]
 
 
