@@ -47,6 +47,7 @@ tested-rest: .venv/.ready
 # files, of settings, links and hints, of the specification's files, of documents and source code, of shuffle statistics
 # and of benchmarks, and most of those of remote data.
 PINNED_ONLY := crash integration test_architecture.py test_docs.py conformance/test_vectors_regenerate.py \
+	dropin/test_plan_ahead.py \
 	$(addprefix property/test_,append.py loader_budget.py mutations.py order_statistics.py) \
 	$(addprefix unit/test_,bounds_checks.py convert.py diff.py docstrings.py gc.py links.py log.py merge.py \
 		not_found_hints.py publication.py seal.py settings.py shared_epoch.py snapshots.py special_files.py verify.py) \
