@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from tests.fast_directory import fast_directory
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, database=None, print_blob=True)
 hypothesis.settings.register_profile("hunt", max_examples=5_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("steady")
+
+# A background job of a shell starts with Ctrl-C ignored, and so do its children. Tests send it to themselves and to them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
