@@ -19,7 +19,7 @@ hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, 
 hypothesis.settings.register_profile("hunt", max_examples=5_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("steady")
 
-# A background job of a shell starts with Ctrl-C ignored, and so do its children. Tests send it to themselves and to them.
+# A background job of a shell starts with Ctrl-C ignored, and so do its children. Tests need it in both.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
