@@ -43,7 +43,10 @@ class Work(Protocol):
     `rows` and `spans` are arrays of records (kernels.records): `rows` has the access path and the status of each
     sample, `spans` the position of each requested payload in its shard. `shards` locates the shards. A stage that
     cannot decode a row writes a status into `rows`. `notes` keeps a stage's intermediate results until it fills.
+    `parts` are further spans that will be read, with the rows that they belong to: a stage that needs several parts of
+    a payload makes its span empty, and adds them here.
     `extras` are the arrays that the view adds to the rows by name, such as the occurrence of a repeated sample.
+    `is_stopped` says whether the batch is not wanted any more, so that a stage which waits for something can end.
     """
 
     rows: Array
@@ -51,7 +54,9 @@ class Work(Protocol):
     spans: Array
     shards: Array
     notes: dict[Any, Any]
+    parts: list[tuple[Array, Array]]
     whole: npt.NDArray[np.uint8]
+    is_stopped: Callable[[], bool]
 
     @property
     def epoch(self) -> int:
@@ -110,7 +115,9 @@ class Stage:
     decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # the functions that decode rows of its ragged outputs
     opens_thread = False  # whether each thread that fills needs a resource from `open_thread`
     narrows = False  # whether `narrow` may shrink spans; it is not called otherwise
+    narrows_to_parts = False  # whether `narrow` usually leaves only small parts of large payloads
     measures = False  # whether `measure` gives the sizes of its ragged outputs; otherwise they are the payload sizes
+    note_bytes = 0  # the most memory per row that `Work.notes` keeps of this stage, if it is much
     head_bytes = 0  # the number of leading payload bytes that `narrow` reads
     path = ""  # the name of the decoder in use, if decoders differ in pixel values; stored in states
 
@@ -159,9 +166,13 @@ class Stage:
         """
         return None
 
-    def reason(self, sample_id: int) -> Exception | None:
-        """The error of a sample that was refused lately, if the stage keeps it; else `why` is asked."""
+    def reason(self, work: Work, row: int) -> Exception | None:
+        """The error of a row that this stage refused, if it keeps errors; else `why` is asked."""
         return None
+
+    def wait(self) -> str:
+        """What threads that fill wait for now, for a message; empty if they do not wait."""
+        return ""
 
     def counts(self) -> Mapping[str, int]:
         """Further counts for stats(), by name."""

@@ -48,6 +48,8 @@ class FillTask:
         self._ranges: Iterator[Range] = iter(())
         self._count = 1
         self._ended: Iterator[int] = itertools.count()  # `next` of it is atomic under the GIL
+        self.waits = False  # for parts of shards
+        self._claims: Iterator[int] = itertools.count()  # atomic, too
         self._error: BaseException | None = None
         self._results: tuple[Result, ...] = ()
 
@@ -59,6 +61,16 @@ class FillTask:
             act(resource_of)
         finally:
             busy.end(before)
+
+    def claim(self) -> bool:
+        """Whether the caller may submit or fail a task that waits for parts of shards. True once."""
+        self.waits = False
+        return next(self._claims) == 0
+
+    def fail(self, error: BaseException) -> None:
+        """End the task with an error, before it has begun."""
+        self._results = (Failed(without_locals(error)),)
+        self._end()
 
     def begin(self, resource_of: ResourceOf) -> None:
         """Find the payloads, take a bank and fill ranges of rows; other threads help if the consumer waits."""
@@ -85,7 +97,9 @@ class FillTask:
 
     def _begin_work(self) -> Work:
         assert self.reservation is not None
-        return self._state.assembly.filler.begin(self.group, self.reservation, bool(self.held), self._times)
+        is_void = partial(self._state.is_void, self.number, self._generation)
+        filler = self._state.assembly.filler
+        return filler.begin(self.group, self.reservation, bool(self.held), self._times, is_void)
 
     def _fill(self, resource_of: ResourceOf) -> None:
         """Fill ranges until none is left. The thread that completes the last range finishes the batches."""
@@ -155,9 +169,9 @@ class FillTask:
         bad = np.flatnonzero(work.rows["status"] != OK)
         if assembly.on_error == "raise":
             good = [step for step in work.steps if step.stop <= bad[0]]
-            error = assembly.filler.error_of(work.rows[bad[0]])
+            error = assembly.filler.error_of(work, int(bad[0]))
             return (*(self._ready(work, step) for step in good), Failed(error))
-        why = bad_samples.reasons(assembly.filler, work.rows[bad])
+        why = bad_samples.reasons(assembly.filler, work, bad)
         lost = work.rows["sample_id"][bad]
         if assembly.on_error == "skip":
             self._entries += bad_samples.entries(self.group, bad, lost, why, None)
@@ -169,7 +183,8 @@ class FillTask:
         instead, _ = assembly.plan.resolve(positions, self.group.epoch)
         self._entries = bad_samples.with_substitutes(self._entries, self.group, bad, lost, why, instead, self._tried)
         again, self.reservation = None, None
-        if assembly.plan.shard_table.are_here(instead):
+        is_part = assembly.plan.shard_table.parts.among(self.group.rows["shard"]).any()
+        if not is_part and assembly.plan.shard_table.are_here(instead):
             again = assembly.plan.replanned(self.group, bad, positions)
             self.reservation = assembly.budget.reserve(again.reserve_bytes)
         if again is None or self.reservation is None:

@@ -61,12 +61,17 @@ class Filler:
         self._max_ranges = max_ranges
         self._range_bytes = 1 if self.decodes else _RANGE_BYTES
 
-    def begin(self, group: Group, reservation: Reservation, reads: bool, times: Times) -> Work:
+    def begin(
+        self, group: Group, reservation: Reservation, reads: bool, times: Times, is_stopped: Callable[[], bool]
+    ) -> Work:
         """Find the payloads, and take a bank of their size from the reservation."""
         begun = clock()
         work = self.finder.find(group, reads)
+        work.is_stopped = is_stopped
         if reads and not self.finder.takes_all:
             advise_spans(work.rows, work.spans)
+            for rows, spans in work.parts:
+                advise_spans(work.rows[rows], spans[:, None])
         work.layout = lay_out(self.outputs, len(work.rows), self.finder.ragged_bytes(work))
         work.whole = np.asarray(reservation.take(work.layout.size_bytes))
         try:
@@ -139,20 +144,23 @@ class Filler:
             values = values[: offsets[-1]]
         return Ragged(self._convert(values), self._convert(offsets), self._decoders[key])
 
-    def error_of(self, row: Any) -> Exception:
+    def error_of(self, work: Work, index: int) -> Exception:
         """Read a bad row again through the plain path, and return the error that this raises.
 
-        Payloads are read in pieces; only a stage that has memory for a whole payload reads one at once.
+        Stages that keep the errors of rows are asked first. Payloads are read in pieces; only a stage that has memory
+        for a whole payload reads one at once.
         """
+        row = work.rows[index]
         failure = self._shard_table.failure(int(row["shard"]))
         if failure is not None and row["status"] == NOT_OPENED:
             return failure
         try:
-            shard, number = self._shard_table.locate(int(row["sample_id"]))
+            name, number = self._shard_table.place_of(int(row["sample_id"]))
             for stage in self.stages:
-                reason = stage.reason(int(row["sample_id"]))
+                reason = stage.reason(work, index)
                 if reason is not None and row["status"] == REFUSED:
-                    return _placed(copy.copy(reason), shard, number, stage.columns[0])
+                    return _placed(copy.copy(reason), name, number, stage.columns[0])
+            shard, number = self._shard_table.locate(int(row["sample_id"]))
             spans = shard.payload_spans(number, [shard.columns.names.index(name) for name in self._wanted])
             for begin, size in spans:
                 for _ in _pieces(shard, begin, size):
@@ -162,11 +170,11 @@ class Filler:
                     if column in stage.columns:
                         reason = stage.why(size, partial(_head, shard, begin, size))
                         if reason is not None:
-                            return without_traceback(_placed(reason, shard, number, column))
+                            return without_traceback(_placed(reason, name, number, column))
         except Exception as error:  # noqa: BLE001 - any error is the reason
             return without_traceback(error)
         return FormatError(
-            subject=shard.name,
+            subject=name,
             place=f"sample {number} of this shard",
             expected="the bytes that were there when the shard was opened",
             found=f"other bytes while the batch was filled (status {int(row['status'])})",
@@ -212,8 +220,8 @@ def _pieces(shard: Shard, begin: int, size: int) -> Iterator[bytes]:
         yield shard.read_payload(at, min(_PIECE_BYTES, begin + size - at))
 
 
-def _placed(reason: Exception, shard: Shard, number: int, column: str) -> Exception:
+def _placed(reason: Exception, name: str, number: int, column: str) -> Exception:
     """The error with the shard, sample and column that it is about."""
     if isinstance(reason, ShardsError):
-        reason.at(subject=shard.name, place=f"sample {number} of this shard, column {column!r}")
+        reason.at(subject=name, place=f"sample {number} of this shard, column {column!r}")
     return reason

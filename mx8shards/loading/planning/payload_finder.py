@@ -6,18 +6,22 @@ wanted, or a stage's output sizes are in no table, the payloads are measured: th
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
 
 from mx8shards.errors import LoaderError, SettingError
 from mx8shards.format.columns import MAX_BYTES
+from mx8shards.kernels.records import NOT_OPENED, OK, SPAN
 from mx8shards.loading.planning.groups import Array, Group, Ids, Measured
+from mx8shards.loading.planning.partial_shards import Fetch, Lease, Spans
 from mx8shards.loading.planning.shard_table import Provide, ShardTable
 from mx8shards.loading.planning.work import Work
 from mx8shards.loading.reporting.times import clock
 from mx8shards.stages import Output, Stage
+
+_LEASES = "leases"  # the key of notes
 
 # How well the lengths of samples bound the bytes of their ragged outputs.
 Bound = Literal["tight", "loose", "none"]
@@ -71,6 +75,8 @@ class PayloadFinder:
         self.bound = self._bound()
         self._shrinks = True  # whether the last `narrow` shrank spans: a hint that threads write without a lock
         self.takes_all = not self._narrows and self._shard_kind.takes_all
+        narrowed = {name for stage in self.stages if stage.narrows for name in stage.columns}
+        self._read_whole = [number for number, name in enumerate(wanted) if name not in narrowed]
 
     def _bound(self) -> Bound:
         if self._measuring:
@@ -93,11 +99,17 @@ class PayloadFinder:
         """
         return self.shard_table.prepare(group.rows, self._advised_bytes, provide)
 
-    def find(self, group: Group, reads: bool) -> Work:
-        """The spans of these rows' payloads, narrowed by the stages, and the output sizes that stages measure."""
+    def find(self, group: Group, reads: bool, fetch: Fetch | None = None) -> Work:
+        """The spans of these rows' payloads, narrowed by the stages, and the output sizes that stages measure.
+
+        Of shards that are read in parts, `fetch` fetches what tells which parts of payloads are needed. None: there are
+        no such shards.
+        """
         work = Work(group, self.shard_table.records, len(self.wanted), reads)
         if group.measured is None:
+            self._fetch_headers(work, fetch)
             self._shard_kind.find_payloads(work.shards, work.rows, work.spans, work.totals)
+            self._fetch_spans(work, fetch, [(_every(work), work.spans[:, number]) for number in self._read_whole])
             narrowed = [stage.narrow(work) for stage in self.stages if stage.narrows]
             if self._narrows and reads:
                 self._shrinks = any(narrowed)
@@ -106,25 +118,82 @@ class PayloadFinder:
             work.measured = {key: sizes for stage in self._measuring for key, sizes in stage.measure(work).items()}
         return work
 
+    def _fetch_headers(self, work: Work, fetch: Fetch | None) -> None:
+        """Fetch the size headers of samples in shards that are read in parts."""
+        heads = np.empty(len(work.rows), SPAN)
+        heads["begin"] = work.rows["begin"]
+        heads["size"] = np.minimum(work.rows["end"] - work.rows["begin"], self._shard_kind.header_bytes)
+        self._fetch_spans(work, fetch, [(_every(work), heads)])
+
+    def _fetch_spans(self, work: Work, fetch: Fetch | None, parts: Sequence[tuple[Array, Array]]) -> None:
+        """Fetch these spans of rows in shards that are read in parts. They stay in memory as long as the work lives."""
+        spans = None if fetch is None else self._spans_in_parts(work.rows, parts)
+        if fetch is None or spans is None:
+            return
+        lease, errors = fetch(spans)
+        work.notes.setdefault(_LEASES, []).append(lease)
+        self.lose(work.rows, errors)
+
+    def _spans_in_parts(self, rows: Array, parts: Sequence[tuple[Array, Array]]) -> Spans | None:
+        """Those of these spans of rows that are in shards which are read in parts; None if there are none."""
+        numbers = np.concatenate([np.zeros(0, np.int64), *(each for each, _ in parts)])
+        spans = np.concatenate([np.zeros(0, SPAN), *(each for _, each in parts)])
+        wanted = self.shard_table.parts.among(rows["shard"][numbers]) & (rows["status"][numbers] == OK)
+        if not wanted.any():
+            return None
+        begins = spans["begin"][wanted]
+        return Spans(rows["shard"][numbers[wanted]], begins, begins + spans["size"][wanted])
+
+    def with_parts(self, group: Group, reads: bool, fetch: Fetch) -> tuple[Group, Spans | None]:
+        """The group with what `find` found, and the parts that it needs of shards that are read in parts.
+
+        None, and the group as it is, if none of its rows is in such a shard.
+        """
+        if not self.shard_table.parts.among(group.rows["shard"]).any():
+            return group, None
+        if group.measured is None:
+            group = group._replace(measured=_measured(self.find(group, reads, fetch)))
+        assert group.measured is not None
+        return group, self._spans_in_parts(group.rows, group.measured.parts)
+
+    def keep(self, group: Group, lease: Lease) -> None:
+        """Keep leased blocks in memory until the group is filled."""
+        assert group.measured is not None
+        group.measured.notes.setdefault(_LEASES, []).append(lease)
+
+    def lose(self, rows: Array, errors: Mapping[int, Exception]) -> None:
+        """Blocks of some shards could not be fetched: raise the error, or let the rows in them be bad."""
+        for i, error in errors.items():
+            self.shard_table.record_failure(i, error)
+            rows["status"][rows["shard"] == i] = NOT_OPENED
+
     def ragged_bytes(self, work: Work) -> dict[str, int]:
         """The bytes of each ragged output in all rows."""
         gathered = {key: int(work.totals[number]) for key, number in self._ragged.items()}
         return gathered | {key: int(sizes.sum()) for key, sizes in work.measured.items()}
 
-    def measure(self, group: Group, bounds: Ids) -> tuple[Ids, Measured]:
+    def measure(self, group: Group, bounds: Ids, fetch: Fetch | None = None) -> tuple[Ids, Measured]:
         """The bytes of the ragged outputs in each part of these rows, and the measurements.
 
         Rows that turn out bad keep that status.
         """
         files = self.prepare(group)
         begun = clock()
-        work = self.find(group, bool(files))
+        work = self.find(group, bool(files), fetch)
         sizes = [work.spans["size"][:, number] for number in self._ragged.values()]
         sizes += work.measured.values()
         ends = np.concatenate([[0], np.cumsum(np.sum(sizes, axis=0, dtype=np.int64))])
         if files:
             self.shard_table.files_s += clock() - begun
-        return np.diff(ends[bounds]), Measured(work.spans, work.totals, work.measured, work.notes)
+        return np.diff(ends[bounds]), _measured(work)
+
+
+def _measured(work: Work) -> Measured:
+    return Measured(work.spans, work.totals, work.measured, work.notes, work.parts)
+
+
+def _every(work: Work) -> Ids:
+    return np.arange(len(work.rows))
 
 
 def _merged_outputs(stages: Sequence[Stage]) -> dict[str, Output]:

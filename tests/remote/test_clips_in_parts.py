@@ -1,0 +1,288 @@
+"""Are only the parts of remote shards fetched that sparse clips need, and are they right whatever the store does?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.format.packet_index import FORMAT, VIDEOS, encode_packet_index, parse_packet_index
+from tests.anonymous_memory import anonymous_bytes
+from tests.clip_data import packets_of, repeated
+from tests.remote.fault_server import KINDS, FaultServer, Kind, Operation, Version
+from tests.remote.mirrors import shards_of
+from tests.videos import FRAMES, HEIGHT, WIDTH, number_in, video
+
+pytest.importorskip("av")
+
+COPIES, APART, SAMPLES = 7, 3 << 20, 3
+WHOLE = mx8.Clip(crop=mx8.CenterCrop((HEIGHT, WIDTH)))
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Large videos whose GOPs lie MiB apart, one in each shard."""
+    root, data = tmp_path_factory.mktemp("videos") / "data", video("h264").data
+    payload = bytearray(np.random.default_rng(3).bytes(COPIES * APART))
+    for copy in range(COPIES):
+        payload[copy * APART : copy * APART + len(data)] = data
+    packets = encode_packet_index(repeated(parse_packet_index(packets_of(data)), COPIES, APART))
+    columns = {"frames": "int", "packets": "bytes", "path": "str", "video": "bytes", "when": "float64"}
+    metadata = {VIDEOS: {"video": {"packets": "packets", "format": FORMAT, "facts": ""}}}
+    with mx8.Writer(root, columns=columns, metadata=metadata, size_limit="1mb") as writer:
+        for number in range(SAMPLES):
+            sample = {"frames": COPIES * FRAMES, "packets": packets, "path": f"{number}.mp4", "video": bytes(payload)}
+            writer.write({**sample, "when": 4.0 * number + 1.0})
+    assert len(shards_of(root)) == SAMPLES
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def server(fault_server: FaultServer, objects: dict[str, bytes]) -> FaultServer:
+    for key, data in objects.items():
+        fault_server.put(f"set/{key}", data)
+    return fault_server
+
+
+def opened(server: FaultServer, local: Path, **options: Any) -> mx8.Dataset:
+    return mx8.Dataset(server.url("set"), local=local, **{"deadline_s": 5.0} | options)
+
+
+def loader(view: mx8.Dataset, **settings: Any) -> mx8.Loader:
+    given = {"batch_size": 2, "output": "numpy", "threads": 2, "memory": "192mb", "decode": {"video": WHOLE}}
+    return mx8.Loader(view, **given | settings)
+
+
+def checked(batches: Iterator[mx8.Batch]) -> list[tuple[int, int]]:
+    """The sample and the first frame of each clip, whose frames must be the right ones."""
+    found = []
+    for batch in batches:
+        for clip, frames, sample_id in zip(batch["video"], batch["video.frames"], batch.sample_ids, strict=True):
+            assert [number_in(frame.mean(axis=0)) for frame in clip] == (frames % FRAMES).tolist()
+            found.append((int(sample_id), int(frames[0])))
+        assert list(batch["path"]) == [f"{number}.mp4" for number in batch.sample_ids]
+    return found
+
+
+def test_sparse_clips_fetch_a_small_part_of_the_shards(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, shuffle=True, seed=1) as batches:
+            first = checked(iter(batches))
+            assert len(first) == SAMPLES
+            sent = server.sent_bytes()
+            assert sent < SAMPLES * COPIES * APART / 3
+            assert batches.stats()["fetched_bytes"] <= sent
+            assert len(checked(iter(batches))) == SAMPLES
+            assert server.sent_bytes() < 2 * sent  # offset tables, and blocks that are still there
+        assert shards_of(tmp_path / "mirror") == []
+        requests = [
+            request for request in server.requests if request.key.endswith(".mds") and request.operation == "read"
+        ]
+        assert all(request.span and request.if_match for request in requests)
+
+
+def test_dense_clips_fetch_whole_shards_once(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, every=40)
+        with loader(view, batch_size=4) as batches:
+            assert len(checked(iter(batches))) == SAMPLES * COPIES
+        assert server.sent_bytes() < 1.05 * SAMPLES * COPIES * APART
+        assert len(shards_of(tmp_path / "mirror")) == SAMPLES
+
+
+def test_shards_that_are_here_are_read_whole(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        _ = dataset[0]
+        server.heal()
+        with loader(dataset.clips("video", frames=4, random=1)) as batches:
+            assert len(checked(iter(batches))) == SAMPLES
+        assert server.counts("read", "head")["set/shard.00000.mds"] == 0
+        assert server.counts("read")["set/shard.00001.mds"] > 0
+
+
+def test_an_epoch_goes_on_after_a_state(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, batch_size=1, shuffle=True, seed=3) as batches:
+            every = checked(iter(batches))
+        with loader(view, batch_size=1, shuffle=True, seed=3) as batches:
+            iterator = iter(batches)
+            first = checked(iter([next(iterator)]))
+            state = batches.state_dict()
+        with loader(view, batch_size=1, shuffle=True, seed=3) as batches:
+            batches.load_state_dict(state)
+            assert first + checked(iter(batches)) == every
+
+
+def test_two_ranks_have_all_clips_between_them(server: FaultServer, tmp_path: Path) -> None:
+    found = []
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        for rank in range(2):
+            with loader(view, shuffle=True, batch_size=1, rank=rank, world_size=2, uneven="exact") as batches:
+                found += checked(iter(batches))
+    assert sorted(sample_id for sample_id, _ in found) == list(range(SAMPLES))
+    assert shards_of(tmp_path / "mirror") == []
+
+
+def test_clips_around_anchors_in_a_cache_with_a_limit(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror", cache_limit=2 * COPIES * APART + (1 << 20)) as dataset:
+        view = dataset.clips("video", at=[-0.04, 0, 0.04], anchors="when")
+        with loader(view, shuffle=mx8.BlockShuffle(shards=1), batch_size=1) as batches:
+            found = checked(iter(batches))
+    assert sorted(found) == [(number, 100 * number + 24) for number in range(SAMPLES)]
+    assert server.sent_bytes() < SAMPLES * COPIES * APART / 3
+
+
+def test_clips_of_local_and_of_remote_shards_mix(server: FaultServer, objects: Any, tmp_path: Path) -> None:
+    for key, data in objects.items():
+        (tmp_path / "copy" / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copy" / key).write_bytes(data)
+    with opened(server, tmp_path / "mirror") as remote, mx8.Dataset(tmp_path / "copy") as local:
+        both = mx8.concat([each.clips("video", frames=4, random=1) for each in (local, remote)])
+        with loader(both, shuffle=True, batch_size=3, columns=["video"]) as batches:
+            for batch in batches:
+                for clip, frames in zip(batch["video"], batch["video.frames"], strict=True):
+                    assert [number_in(frame.mean(axis=0)) for frame in clip] == (frames % FRAMES).tolist()
+    assert server.sent_bytes() < SAMPLES * COPIES * APART / 3
+
+
+def test_clips_in_parts_come_from_worker_processes(server: FaultServer, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, threads=1, output="torch") as batches:
+            workers = torch.utils.data.DataLoader(batches.as_iterable_dataset(), batch_size=None, num_workers=1)
+            clips = [pair for batch in workers for pair in zip(batch["video"], batch["video.frames"], strict=True)]
+    assert len(clips) == SAMPLES
+    for clip, frames in clips:
+        assert [number_in(frame.numpy().mean(axis=0)) for frame in clip] == (frames % FRAMES).tolist()
+
+
+def test_an_epoch_that_is_left_early_ends_its_requests(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        for _ in range(2):
+            with loader(view, batch_size=1) as batches:
+                next(iter(batches))
+        with loader(view, batch_size=1) as batches:
+            server.fail("hang", "read", key=".*mds", times=None)
+            iterator = iter(batches)
+            del iterator
+
+
+# faults --------------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_that_come_wrong_once_are_asked_for_again(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        server.fail("flip", "read", key=".*mds", skip=2)
+        server.fail("cut", "read", key=".*mds", skip=4)
+        server.fail(503, "head", key=".*mds")
+        with loader(view) as batches:
+            assert len(checked(iter(batches))) == SAMPLES
+            assert server.faults[0].met > 2
+            for key in (key for key in server.keys() if key.endswith(".mds")):  # noqa: SIM118 - not a dict
+                stored_again = Version(server.data(key) or b"", '"another"', 0.0)
+                server.objects[key].append(stored_again)
+            batches.set_epoch(1)
+            assert len(checked(iter(batches))) == SAMPLES
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("operation", ["read", "head"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_are_right_or_there_is_an_error_whatever_the_store_does(
+    server: FaultServer, kind: Kind, operation: Operation, tmp_path: Path
+) -> None:
+    number = itertools.count()
+    for place, skip, times in itertools.product(("first", "middle", "last"), (0, 2, 5), (1, 2, None)):
+        server.heal()
+        server.fail(kind, operation, key=".*mds", skip=skip, times=times, place=place)
+        try:
+            with opened(server, tmp_path / str(next(number)), deadline_s=1.5) as dataset:
+                view = dataset.clips("video", frames=4, random=1)
+                with loader(view, batch_size=1, on_error="skip") as batches:
+                    found = checked(iter(batches))
+                    lost = batches.stats()["lost"]
+        except (mx8.LoaderError, mx8.RemoteError) as error:
+            assert isinstance(error.__cause__ if isinstance(error, mx8.LoaderError) else error, mx8.RemoteError)  # noqa: PT017
+        else:
+            assert len(found) + lost == SAMPLES
+            assert not lost or kind in ("flip", "stale", "replaced")
+        for versions in server.objects.values():
+            del versions[1:]  # a "replaced" object
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])
+def test_damaged_blocks_are_bad_samples(server: FaultServer, tmp_path: Path, on_error: Any) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        key = "set/shard.00001.mds"
+        server.put(key, (server.data(key) or b"")[::-1])
+        with loader(view, on_error=on_error, batch_size=1) as batches:
+            if on_error == "raise":
+                with pytest.raises(mx8.LoaderError, match=r"shard.00001.mds: .*block"):
+                    checked(iter(batches))
+                return
+            found = checked(iter(batches))
+            assert len(found) == SAMPLES - (on_error == "skip")
+            assert 1 not in {sample_id for sample_id, _ in found}
+            assert batches.stats()["lost"] == 1
+
+
+def test_an_outage_is_an_error_within_the_deadline_and_loses_nothing(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror", deadline_s=1.5) as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, on_error="skip", batch_size=1) as batches:
+            with server.outage(), pytest.raises(mx8.LoaderError) as caught:
+                checked(iter(batches))
+            assert isinstance(caught.value.__cause__, mx8.RemoteError)
+            assert len(checked(iter(batches))) == SAMPLES
+            assert batches.stats()["lost"] == 0
+
+
+def test_a_snapshot_without_digests_is_read_whole(server: FaultServer, objects: Any, tmp_path: Path) -> None:
+    sidecars = [key for key in objects if key.startswith(".mx8shards/sidecars")]
+    assert sidecars
+    for key in sidecars:
+        server.objects.pop(f"set/{key}")
+    with opened(server, tmp_path / "mirror") as dataset, loader(dataset.clips("video", frames=4, random=1)) as batches:
+        assert len(checked(iter(batches))) == SAMPLES
+    assert len(shards_of(tmp_path / "mirror")) == SAMPLES
+
+
+# memory --------------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_make_room_for_others_within_the_limit(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view, most = dataset.clips("video", frames=4, random=1), 0
+        with loader(view, batch_size=1, memory="96mb") as batches:
+            parts = batches._assembly.plan.shard_table.parts
+            for epoch in range(8):
+                batches.set_epoch(epoch)
+                before = anonymous_bytes()
+                assert len(checked(iter(batches))) == SAMPLES
+                most = max(most, (epoch > 1) * (anonymous_bytes() - before))
+                assert parts._count <= parts._most < SAMPLES * COPIES
+        assert most < 16 << 20
+
+
+@pytest.mark.parametrize("columns", [["video"], ["path", "video"]], ids=len)
+def test_shards_are_read_whole_if_their_parts_do_not_fit(
+    server: FaultServer, columns: list[str], tmp_path: Path
+) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        settings = {"columns": columns, "decode": {"video": mx8.Clip(8)}, "batch_size": 3, "memory": "40mb"}
+        with loader(view, **settings) as batches:
+            assert sum(len(batch["video"]) for batch in batches) == SAMPLES
+    assert len(shards_of(tmp_path / "mirror")) == SAMPLES
