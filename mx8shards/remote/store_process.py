@@ -46,10 +46,11 @@ class HelperEndedError(RemoteError):
 
 
 class Meeting:
-    """What a process and those forked from it share, so that they find one helper."""
+    """What a process and those forked from it share, so that they find one helper: descriptors, which stay open."""
 
     def __init__(self) -> None:
-        self._asking, self._serving = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._asking, self._serving = (each.detach() for each in pair)
         self._locks = os.memfd_create("mx8shards-helper")
 
     def connect(self) -> socket.socket:
@@ -58,7 +59,8 @@ class Meeting:
         mine, theirs = socket.socketpair()
         _here.ends.add(theirs)
         try:
-            socket.send_fds(self._asking, [b"connect"], [theirs.fileno()])
+            with socket.socket(fileno=os.dup(self._asking)) as asking:
+                socket.send_fds(asking, [b"connect"], [theirs.fileno()])
         finally:
             _here.ends.discard(theirs)
             theirs.close()  # so that the connection ends with the helper
@@ -86,7 +88,7 @@ class Meeting:
         return False
 
     def _start(self) -> None:
-        descriptors = self._serving.fileno(), self._locks
+        descriptors = self._serving, self._locks
         command = [sys.executable, "-c", _MAIN, *map(str, descriptors), *map(os.fspath, sys.path)]
         process = subprocess.Popen(  # what a library prints goes to standard error
             command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=descriptors, start_new_session=True

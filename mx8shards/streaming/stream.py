@@ -103,6 +103,11 @@ class Stream:
         return None if remote == self.directory else str(remote)
 
     @property
+    def asks_for_index(self) -> bool:
+        """Whether a copy is compared with the remote: its directory was not chosen by the user, who may not know it."""
+        return self._local is None
+
+    @property
     def deadline_s(self) -> float:
         """How many seconds the remote may fail to answer, over all attempts."""
         attempts = DOWNLOAD_RETRY if self.download_retry is None else self.download_retry

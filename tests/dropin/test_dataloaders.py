@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -230,16 +229,6 @@ def test_a_cache_limit_bounds_copies_and_never_local_streams(tmp_path: Path) -> 
         assert [each["id"] for each in dataset] == [*range(600), *range(1000, 1100)]
         assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.mds")) <= limit
     assert len(LocalDataset(str(local))) == 100
-
-
-def test_a_cache_limit_has_room_for_four_shards_of_each_remote_stream(tmp_path: Path) -> None:
-    source = write(tmp_path / "source", 0, 100)
-    streams = [Stream(remote=str(source), local=str(tmp_path / f"{i}")) for i in range(8)]
-    with pytest.raises(ValueError, match=r"cache_limit: expected at least \d+ bytes.* each of 8 remote") as raised:
-        StreamingDataset(streams=streams, batch_size=4, cache_limit="20kb")
-    found = re.search(r"least (\d+) bytes", str(raised.value))
-    assert found
-    assert len(list(StreamingDataset(streams=streams, batch_size=4, cache_limit=int(found[1])))) == 800
 
 
 def test_a_cache_limit_for_other_formats_is_an_error(tmp_path: Path) -> None:
