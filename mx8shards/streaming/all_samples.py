@@ -115,9 +115,10 @@ class AllSamples:
 
     @property
     def limited(self) -> list[tuple[int, Eviction]]:
-        """The number of the first shard of each cache with a limit, and what decides which of its shards stay."""
+        """The number of the first shard of each cache that cannot keep all shards, and what decides which stay."""
         pairs = zip(self._first_shards, self.streams, strict=True)
-        return [(begin + first, eviction) for begin, stream in pairs for first, eviction in stream.limited]
+        found = [(begin + first, eviction) for begin, stream in pairs for first, eviction in stream.limited]
+        return [(first, eviction) for first, eviction in found if eviction.limit_bytes < eviction.total_bytes]
 
     def release_limited(self) -> None:
         """Close all shards of caches with a limit."""

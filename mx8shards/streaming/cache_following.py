@@ -42,10 +42,11 @@ def uses_of(samples: AllSamples, runs: Iterable[Ids]) -> Uses:
     start = 0
     for ids in runs:
         there = np.flatnonzero(ids != PADDING)
-        found, at = np.unique(samples.locate(ids[there]), return_index=True)
+        shards = samples.locate(ids[there])
+        found, at = np.unique(shards, return_index=True)
         new = first[found] == _UNUSED
         first[found[new]] = start + there[at[new]]
-        last[samples.locate(ids[there])] = start + there  # of several positions, the last one is kept
+        last[shards] = start + there  # of several positions, the last one is kept
         start += len(ids)
     return Uses(first, last)
 
@@ -81,7 +82,7 @@ class CacheFollowing:
 
     def __init__(self, samples: AllSamples, runs: Iterable[Ids]) -> None:
         self._samples = samples
-        self._caches = [_Followed(*each) for each in samples.limited if each[1].limit_bytes < each[1].total_bytes]
+        self._caches = [_Followed(*each) for each in samples.limited]
         if self._caches:
             self._uses = uses_of(samples, runs)
             self._by_last = np.argsort(self._uses.last, kind="stable")
@@ -91,6 +92,10 @@ class CacheFollowing:
     def evicts(self) -> bool:
         """Whether a shard may have to be fetched again."""
         return bool(self._caches)
+
+    def needs(self, shard: int, position: int) -> bool:
+        """Whether the iteration needs a shard from this position on."""
+        return bool(self._uses.last[shard] >= position)
 
     def at(self, position: int) -> None:
         """The iteration is at this position: shards that it has passed are closed, and may leave first."""

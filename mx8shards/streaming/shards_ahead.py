@@ -48,7 +48,8 @@ class ShardsAhead:
     def advance(self, position: int) -> None:
         """The iteration is at this sample: provide what the next ones need."""
         self._following.at(position)
-        tried = [self._without_room.popleft() for _ in range(len(self._without_room))]
+        tried = (self._without_room.popleft() for _ in range(len(self._without_room)))
+        tried = (shard for shard in tried if self._following.needs(shard, position))
         awaited = [shard for shard in (*tried, *self._newly_needed(position)) if self._samples.awaits(shard)]
         if awaited and self._following.evicts:
             self._following.tell(position, self._coming_from(position), awaited)
@@ -72,9 +73,9 @@ class ShardsAhead:
 
     def _coming_from(self, position: int) -> Coming:
         """What comes from this position on."""
-        while self._coming and not (self._coming[0][1] >= position).any():
+        while len(self._coming) > 1 and not (self._coming[0][1] >= position).any():
             self._coming.popleft()
-        shards, positions = (np.concatenate(each) for each in zip(*self._coming, strict=True))
+        shards, positions = (np.concatenate([each[k] for each in self._coming]) for k in (0, 1))
         coming = positions >= position
         return Coming(shards[coming], positions[coming], self._looked_at)
 

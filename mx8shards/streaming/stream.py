@@ -31,7 +31,8 @@ class Stream:
 
     Args:
         remote: The URL or the directory that shards are fetched from. None, or the same as `local`: all are local.
-        local: The directory for local copies. None: a directory in the cache of mx8shards, named after `remote`.
+        local: The directory for local copies. None: a directory in the cache of mx8shards, named after `remote`, which
+            is then asked whether its index has changed.
         split: A sub-directory of `remote` and `local`.
         proportion: Its part of the epoch. All streams of a StreamingDataset need one, or none.
         repeat: How often its samples are read per epoch.

@@ -58,8 +58,8 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         keep_zip: Whether to keep the compressed files that were fetched.
         epoch_size: The number of samples of an epoch, as a number or as `"64M"`. None: as the streams' weights say.
         predownload: For how many samples, per worker, to fetch shards ahead. None: eight batches.
-        cache_limit: The most bytes of shards to keep of what was fetched, as a number or as `"100gb"`. Local streams
-            have no copies, so they lose nothing.
+        cache_limit: The most bytes of shards to keep of what was fetched, of all streams together, as a number or as
+            `"100gb"`. Local streams have no copies, so they lose nothing.
         sampling_method: Which samples of a stream are read if these are not all: other ones in each epoch
             (`"balanced"`), or always the same (`"fixed"`).
         sampling_granularity: How many samples at a time are taken from a shard of such a stream.

@@ -38,17 +38,17 @@ def ids(samples: list[dict[str, Any]]) -> list[int]:
     return [each["id"] for each in samples]
 
 
-def read_all(source: Path, cache: Path) -> None:
+def read_all(source: Path, cache: Path, limit: int | None) -> None:
     os.setpgrp()  # so that the test can end the workers, too
-    for _ in DataLoader(make(source, cache), batch_size=4, num_workers=2, collate_fn=ids):
+    for _ in DataLoader(make(source, cache, cache_limit=limit), batch_size=4, num_workers=2, collate_fn=ids):
         pass
 
 
-def killed_and_restarted(source: Path, cache: Path, cycles: int) -> None:
+def killed_and_restarted(source: Path, cache: Path, cycles: int, limit: int | None = None) -> None:
     """Kill jobs at random times in one directory, which nobody cleans, and read everything afterwards."""
     rng, jobs = random.Random(cycles), []
     for _ in range(cycles):
-        job = forked(partial(read_all, source, cache))
+        job = forked(partial(read_all, source, cache, limit))
         time.sleep(rng.uniform(0, 0.4))
         os.kill(job, signal.SIGKILL)
         os.waitpid(job, 0)
@@ -56,8 +56,10 @@ def killed_and_restarted(source: Path, cache: Path, cycles: int) -> None:
     for job in jobs:  # workers whose parent was killed read on for a while, beside the next job
         with suppress(ProcessLookupError):
             os.killpg(job, signal.SIGKILL)
-    assert sorted(each["id"] for each in make(source, cache)) == list(range(400))
-    assert len(list(cache.glob("*.mds"))) == make(source, cache).num_shards
+    dataset = make(source, cache, cache_limit=limit)
+    assert sorted(ids(list(dataset))) == list(range(400))
+    here = [path.stat().st_size for path in cache.glob("*.mds*")]
+    assert len(here) == dataset.num_shards if limit is None else sum(here) <= limit
     assert list(cache.glob(".shard*")) == []
 
 
@@ -66,8 +68,10 @@ def test_killed_jobs_leave_a_directory_that_the_next_one_uses(source: Path, tmp_
 
 
 @pytest.mark.hunt
-def test_a_hundred_killed_jobs(source: Path, tmp_path: Path) -> None:
-    killed_and_restarted(source, tmp_path / "cache", 100)
+@pytest.mark.parametrize("part", [None, 0.5])
+def test_a_hundred_killed_jobs(part: float | None, source: Path, tmp_path: Path) -> None:
+    raw_bytes = sum(each.get_raw_size() for each in make(source, tmp_path / "other").shards)
+    killed_and_restarted(source, tmp_path / "cache", 100, None if part is None else int(part * raw_bytes))
 
 
 def test_a_remote_that_was_replaced_is_read_anew_from_the_default_directory(

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from mx8shards.errors import SettingError
 from mx8shards.streaming import JSONWriter, LocalDataset, Stream, StreamingDataLoader, StreamingDataset
 from tests.dropin.conftest import write
+from tests.remote.helper_processes import helpers
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
@@ -199,6 +200,19 @@ def test_forked_workers_index_and_iterate_a_remote(workers: int, bucket: str, tm
     found = ids(DataLoader(subset, batch_size=4, num_workers=workers, collate_fn=only_ids))
     assert [i for batch in found for i in batch] == list(range(5, 120, 7))
     assert len(list((tmp_path / "b").glob("*.mds"))) == len(list((tmp_path / "a").glob("*.mds"))) == indexed.num_shards
+
+
+def read_and_count(samples: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
+    return only_ids(samples).tolist(), helpers()
+
+
+def test_twelve_streams_in_two_workers_need_one_helper_process(bucket: str, tmp_path: Path) -> None:
+    write(tmp_path / "local", 0, 10, remote=bucket)
+    streams = [Stream(remote=bucket, local=str(tmp_path / f"{i}")) for i in range(12)]
+    dataset = StreamingDataset(streams=streams, batch_size=5)
+    batches = list(DataLoader(dataset, batch_size=5, num_workers=2, collate_fn=read_and_count))
+    assert sorted(i for found, _ in batches for i in found) == sorted([*range(10)] * 12)
+    assert len({helper for _, running in batches for helper in running}) == 1
 
 
 @pytest.mark.filterwarnings("ignore:predownload")

@@ -21,6 +21,7 @@ from mx8shards.remote.fork_safe import ForkSafe
 from mx8shards.remote.open_store import open_store
 from tests.remote.deadlines import in_time
 from tests.remote.fault_server import Fault, FaultServer
+from tests.remote.helper_processes import helpers
 from tests.waiting import has_ended, wait_until
 
 MIB = 1 << 20
@@ -121,21 +122,6 @@ def test_what_cannot_be_sent_between_processes_is_an_error_and_not_a_hang() -> N
 
     failed = [f"the helper process failed: {name}" for name in ("NeverLeavesError", "NeverArrivesError", "TypeError")]
     assert in_fork(work) == [*failed, "right"]
-
-
-def helpers() -> list[int]:
-    """The helper processes of this process and of those that are related to it by forks."""
-    assert store_process._here.meeting is not None
-    shared = os.fstat(store_process._here.meeting._locks).st_ino
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            is_helper = b"store_serving" in (path / "cmdline").read_bytes()
-            if is_helper and shared in [each.stat().st_ino for each in (path / "fd").iterdir()]:
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found
 
 
 def test_a_killed_helper_is_replaced(bucket: str) -> None:
