@@ -132,7 +132,12 @@ class _Lazily:
     def has_changed(self, key: str, known: bytes | None) -> bool:
         """Whether a small object may have other bytes than these: unless its ETag is their MD5."""
         self._store = self._store or connect(self.url, self._deadline_s)
-        found = self._store.head(key)
+        try:
+            found = self._store.head(key)
+        except RemoteError as error:
+            if error.reason != "missing":
+                raise
+            return True  # reading it says what is missing
         return known is None or found is None or found.etag.strip('"') != _md5(known)
 
 

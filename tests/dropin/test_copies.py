@@ -68,7 +68,7 @@ def test_killed_jobs_leave_a_directory_that_the_next_one_uses(source: Path, tmp_
 
 
 @pytest.mark.hunt
-@pytest.mark.parametrize("part", [None, 0.5])
+@pytest.mark.parametrize("part", [None, 0.75])
 def test_a_hundred_killed_jobs(part: float | None, source: Path, tmp_path: Path) -> None:
     raw_bytes = sum(each.get_raw_size() for each in make(source, tmp_path / "other").shards)
     killed_and_restarted(source, tmp_path / "cache", 100, None if part is None else int(part * raw_bytes))
