@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
 from mx8shards.disk import operations
-from mx8shards.errors import DiskError, SettingError
+from mx8shards.errors import DiskError, RemoteError, SettingError
 from mx8shards.remote.ledger import Ledger, size_of
 from mx8shards.remote.readers import NEVER, Readers, RunFile
 from mx8shards.remote.stamps import Stamps
@@ -25,6 +28,12 @@ from mx8shards.shards.snapshots import Snapshot
 Ints = npt.NDArray[np.int64]
 
 _PAUSE_S = 0.05
+
+# A file that may go: the number of its room, and its own number in that room's ledger; the positions until its next use
+# and since its last one; whether it would have to be fetched again.
+_FILE = np.dtype(
+    [("room", "i8"), ("number", "i8"), ("bytes", "i8"), ("until", "i8"), ("recency", "i8"), ("fetched", "?")]
+)
 
 
 def sizes_here(snapshot: Snapshot, *, keep_zip: bool) -> Ints:
@@ -46,27 +55,84 @@ def require_room_for_one(snapshot: Snapshot, limit_bytes: int) -> None:
         )
 
 
-class Room:
-    """The room in a mirror for the shards of one snapshot: at most `limit_bytes`, of all jobs' shards together.
+class Limit:
+    """The most bytes of shards in one mirror or in several ones together.
 
-    Without a limit, it only tells other jobs on the mirror what is fetched and what is needed next.
+    Args:
+        size_bytes: The number of bytes.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self.bytes = size_bytes
+        self._rooms: WeakSet[Room] = WeakSet()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Limit, (self.bytes,)  # the rooms are made anew, and come again
+
+    def add(self, room: Room) -> None:
+        """This room is within the limit."""
+        self._rooms.add(room)
+
+    @property
+    def total_bytes(self) -> int:
+        """The bytes of all shards, here or not, of the snapshots within the limit."""
+        return sum(int(room.sizes.sum()) for room in self._rooms)
+
+    def rooms(self, own: Room) -> list[Room]:
+        """A room in each of the mirrors, in the order in which all jobs lock them; `own` in its mirror."""
+        found = {room.root: room for room in self._rooms} | {own.root: own}
+        return [found[root] for root in sorted(found)]
+
+
+_NO_LIMIT = Limit(NO_LIMIT)
+
+
+class Room:
+    """The room in a mirror for the shards of one snapshot.
+
+    A limit is for the shards of all jobs, in all mirrors that share it.
+
+    Without one, it only tells other jobs on the mirror what is fetched and what is needed next.
     """
 
     def __init__(
-        self, snapshot: Snapshot, stamps: Stamps, *, limit_bytes: int | None, keep_zip: bool, deadline_s: float
+        self, snapshot: Snapshot, stamps: Stamps, *, limit: Limit | None, keep_zip: bool, deadline_s: float
     ) -> None:
-        self.limit_bytes = NO_LIMIT if limit_bytes is None else limit_bytes
         self.sizes: Ints = sizes_here(snapshot, keep_zip=keep_zip)
         self._snapshot = snapshot
         self._stamps = stamps
         self._keep_zip = keep_zip
         self._deadline_s = deadline_s
         self._process = os.getpid()
+        self._limit = _NO_LIMIT
+        if limit is not None:
+            self._limit = limit
+            limit.add(self)
         self._begin()
 
+    @property
+    def root(self) -> Path:
+        """The directory of the mirror."""
+        return self._snapshot.root
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most bytes of shards to keep; NO_LIMIT for all."""
+        return self._limit.bytes
+
+    @property
+    def shared_limit(self) -> Limit:
+        """The limit, which rooms in other mirrors may share."""
+        return self._limit
+
+    @property
+    def total_bytes(self) -> int:
+        """The bytes of all shards that share the limit."""
+        return max(self._limit.total_bytes, int(self.sizes.sum()))
+
     def _begin(self) -> None:
-        self._ledger = Ledger(self._snapshot.root, counts=self.limit_bytes < NO_LIMIT)
-        self._readers = Readers(self._snapshot.root, self._ledger)
+        self._ledger = Ledger(self.root, counts=self.limit_bytes < NO_LIMIT)
+        self._readers = Readers(self.root, self._ledger)
 
     def _renew(self) -> None:
         """In a forked child, begin anew: it has the descriptors of its parent, and none of its runs."""
@@ -75,46 +141,68 @@ class Room:
             self._readers.close()
             self._begin()
 
-    def follow(self, shard: Ints, begin: Ints, end: Ints) -> RunFile | None:
-        """Begin a run that uses these shards at these order positions. Shards beyond the limit leave now.
+    @contextmanager
+    def _locked(self) -> Iterator[list[Room]]:
+        """Hold the ledgers of all mirrors that share the limit; the rooms in these."""
+        rooms = self._limit.rooms(self)
+        with ExitStack() as held:
+            for room in rooms:
+                room._renew()
+                held.enter_context(room._ledger.locked(self._deadline_s))
+            yield rooms
+
+    def follow(self, shard: Ints, begin: Ints, end: Ints, *, trims: bool = True) -> RunFile | None:
+        """Begin a run that uses these shards at these order positions.
+
+        If it `trims`, shards beyond the limit leave now.
 
         None without a limit, if this job may not write to the mirror.
         """
         self._renew()
         try:
             with self._ledger.locked(self._deadline_s):
-                run = RunFile(self._snapshot.root, self._snapshot.id, self._keep_zip, (shard, begin, end))
-                self._make_room("", 0, ahead=False)
+                run = RunFile(self.root, self._snapshot.id, self._keep_zip, (shard, begin, end))
         except DiskError:
             if self.limit_bytes < NO_LIMIT:
                 raise
             return None
+        if trims and self.limit_bytes < NO_LIMIT:
+            with self._locked() as rooms:
+                self._make_room(rooms, "", 0, ahead=False)
         return run
 
-    def reserve(self, name: str, size_bytes: int, claim: str, *, ahead: bool) -> None:
+    def reserve(
+        self, name: str, size_bytes: int, claim: str, *, ahead: bool, ended: Callable[[], bool] = lambda: False
+    ) -> None:
         """Make room for a file, and enter it. The caller holds this claim.
 
         NoRoomYetError for a shard that is provided ahead if everything in the mirror is needed sooner. For another one,
-        wait until a batch in flight is done with a shard; DiskError at the deadline.
+        wait until a batch in flight is done with a shard, or nobody wants it any more (`ended`); DiskError at the
+        deadline. SettingError if the file is larger than the limit.
         """
-        self._renew()
+        if size_bytes > self.limit_bytes:
+            expected = f"at least {size_bytes} bytes, which {name} needs"
+            raise SettingError(subject="cache_limit", expected=expected, found=f"{self.limit_bytes}")
         deadline = time.monotonic() + self._deadline_s
         while True:
-            with self._ledger.locked(self._deadline_s):
-                if self._make_room(name, size_bytes, ahead=ahead):
+            with self._locked() as rooms:
+                if self._make_room(rooms, name, size_bytes, ahead=ahead):
                     self._ledger.enter(name, size_bytes, claim)
                     return
+                held = sum(room._ledger.total for room in rooms)
             if ahead:
                 raise NoRoomYetError("the cache has no room for a shard ahead", subject=name)
+            if ended():
+                raise RemoteError("the dataset was closed while a shard waited for room", subject=name)
             if time.monotonic() > deadline:
-                raise self._too_small(size_bytes)
+                raise self._too_small(size_bytes, held)
             time.sleep(_PAUSE_S)
 
     def hold(self, name: str, claim: str) -> None:
         """Keep a file, if it is here, while the caller holds this claim."""
         self._renew()
         with self._ledger.locked(self._deadline_s):
-            self._ledger.enter(name, size_of(self._snapshot.root / name), claim)
+            self._ledger.enter(name, size_of(self.root / name), claim)
 
     def settle(self, name: str) -> None:
         """Enter the size that a file has in the mirror, 0 if it is not there. The caller holds its claim."""
@@ -129,34 +217,45 @@ class Room:
             for name in names:
                 self._evict(name)
 
-    def _make_room(self, name: str, size_bytes: int, *, ahead: bool) -> bool:
+    def _make_room(self, rooms: Sequence[Room], name: str, size_bytes: int, *, ahead: bool) -> bool:
         """Remove files until this one fits; False if what may go is not enough.
 
         No shard of a batch in flight goes; for a shard that is provided ahead, only those that are needed later. Files
         that living jobs are making or checking stay. What a killed job has entered and not made goes like a file.
         """
-        ledger = self._ledger
-        mine = ledger.number(name)
-        missing = ledger.total - int(ledger.sizes[mine]) + size_bytes - self.limit_bytes
+        mine = self._ledger.number(name)
+        total = sum(room._ledger.total for room in rooms)
+        missing = total - int(self._ledger.sizes[mine]) + size_bytes - self.limit_bytes
         if missing <= 0:
             return True
-        until, since = self._readers.next_uses()
-        may_go = (ledger.sizes > 0) & (until > (until[mine] if ahead else 0))
-        may_go[mine] = False
-        may_go[ledger.being_made()] = False
-        candidates = np.flatnonzero(may_go)
-        if int(ledger.sizes[candidates].sum()) < missing:
+        uses = [room._readers.next_uses() for room in rooms]
+        beyond = int(uses[rooms.index(self)][0][mine]) if ahead else 0
+        parts = [room._may_go(i, *uses[i], beyond) for i, room in enumerate(rooms)]
+        files = np.concatenate(parts)
+        files = files[(files["room"] != rooms.index(self)) | (files["number"] != mine)]
+        if int(files["bytes"].sum()) < missing:
             return False
         # Unpacking costs less than fetching, so what can be unpacked again goes first. Of those that nobody needs
         # again: first those that nobody has used, then the most recently used.
-        recency = np.where(since == NEVER, -1, since)[candidates]
-        costly = ~self._can_be_unpacked_again()[candidates]
-        for number in candidates[np.lexsort((recency, -until[candidates], costly))].tolist():
+        for file in files[np.lexsort((files["recency"], -files["until"], files["fetched"]))]:
             if missing <= 0:
                 break
-            missing -= int(ledger.sizes[number])
-            self._evict(ledger.names[number])
+            missing -= int(file["bytes"])
+            room = rooms[file["room"]]
+            room._evict(room._ledger.names[file["number"]])
         return True
+
+    def _may_go(self, number: int, until: Ints, since: Ints, beyond: int) -> npt.NDArray[np.void]:
+        """The files that are needed later than `beyond`, and that nobody makes or checks now. This room's `number`."""
+        may_go = (self._ledger.sizes > 0) & (until > beyond)
+        may_go[self._ledger.being_made()] = False
+        numbers = np.flatnonzero(may_go)
+        files = np.zeros(len(numbers), _FILE)
+        files["room"], files["number"], files["bytes"] = number, numbers, self._ledger.sizes[numbers]
+        files["until"] = until[numbers]
+        files["recency"] = np.where(since == NEVER, -1, since)[numbers]
+        files["fetched"] = ~self._can_be_unpacked_again()[numbers]
+        return files
 
     def _can_be_unpacked_again(self) -> npt.NDArray[np.bool_]:
         """For each name in the ledger: whether it is an unpacked file whose compressed one is here, too."""
@@ -170,14 +269,14 @@ class Room:
 
     def _evict(self, name: str) -> None:
         """Remove a file. Open files and mappings of it stay valid."""
-        operations.unlink(self._snapshot.root / name)
+        operations.unlink(self.root / name)
         self._stamps.forget(name)
         self._ledger.enter(name, 0, "")
 
-    def _too_small(self, size_bytes: int) -> DiskError:
+    def _too_small(self, size_bytes: int, held_bytes: int) -> DiskError:
         enough = self.limit_bytes + size_bytes
         return DiskError(
-            f"no shard can leave the cache: batches of this and other jobs need all {self._ledger.total} bytes in it",
-            subject=str(self._snapshot.root),
-            hint=f"cache_limit={enough} or more, or fewer shards in BlockShuffle",
+            f"no shard can leave the cache: batches of this and other jobs need all {held_bytes} bytes in it",
+            subject=str(self.root),
+            hint=f"cache_limit={enough} or more, or fewer shards at a time, as in a BlockShuffle of fewer shards",
         )

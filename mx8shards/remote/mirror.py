@@ -18,7 +18,7 @@ from mx8shards.disk.files import read_bounded
 from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, SettingError
 from mx8shards.format.index import MAX_INDEX_BYTES, parse_index
 from mx8shards.remote import fetching, readers
-from mx8shards.remote.eviction import require_room_for_one
+from mx8shards.remote.eviction import Limit, require_room_for_one
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
 from mx8shards.remote.remote_snapshots import kept_key, no_dataset
 from mx8shards.remote.stamps import Stamps, stamp_of
@@ -49,12 +49,15 @@ def open_mirror(
     *,
     deadline_s: float,
     local: str | os.PathLike[str] | None = None,
-    cache_limit: int | None = None,
+    cache_limit: int | Limit | None = None,
     keep_zip: bool = False,
     verify: Verify = "structure",
     cache_dir: Path | None = None,
 ) -> ProvidedSnapshot:
-    """Open a remote dataset through its mirror. The store is asked only for what the mirror does not know."""
+    """Open a remote dataset through its mirror. The store is asked only for what the mirror does not know.
+
+    Several mirrors may share one limit of their bytes: `cache_limit` is then a Limit.
+    """
     root = default_directory(link.url) if local is None else absolute(os.fsdecode(local))
     store = _Lazily(link.url, deadline_s)
     _require_mirror(root, link.url)
@@ -62,11 +65,12 @@ def open_mirror(
     readers.sweep(root)
     name = _resolve(root, link, store, deadline_s)
     snapshot = load(Link(root, name))
-    if cache_limit is not None:
-        require_room_for_one(snapshot, cache_limit)
+    limit = Limit(cache_limit) if isinstance(cache_limit, int) else cache_limit
+    if limit is not None:
+        require_room_for_one(snapshot, limit.bytes)
     check = verify == "shard"
     source = source_of(root, link.url, name)
-    settings = RemoteSettings(link.url, source, deadline_s, keep_zip, cache_limit, cache_dir, check)
+    settings = RemoteSettings(link.url, source, deadline_s, keep_zip, limit, cache_dir, check)
     return ProvidedSnapshot(snapshot, verify, RemoteFiles(snapshot, settings))
 
 
@@ -125,6 +129,21 @@ class _Lazily:
         self._store = self._store or connect(self.url, self._deadline_s)
         return _confirmed(self._store, key)
 
+    def has_changed(self, key: str, known: bytes | None) -> bool:
+        """Whether a small object may have other bytes than these: unless its ETag is their MD5."""
+        self._store = self._store or connect(self.url, self._deadline_s)
+        try:
+            found = self._store.head(key)
+        except RemoteError as error:
+            if error.reason != "missing":
+                raise
+            return True  # reading it says what is missing
+        return known is None or found is None or found.etag.strip('"') != _md5(known)
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
 
 def _confirmed(store: Store, key: str) -> Fetched:
     """An index whose ETag is its MD5, as S3's usually are, or that came equal twice.
@@ -134,8 +153,7 @@ def _confirmed(store: Store, key: str) -> Fetched:
     before = None
     for _ in range(_READS):
         found = store.read(key, MAX_INDEX_BYTES)
-        md5 = hashlib.md5(found.data, usedforsecurity=False).hexdigest()
-        if found.etag.strip('"') == md5 or found.data == before:
+        if found.etag.strip('"') == _md5(found.data) or found.data == before:
             return found
         before = found.data
     raise RemoteError("each request for the index is answered with other bytes", subject=f"{store.url}/{key}")
@@ -182,9 +200,9 @@ def _require_mirror(root: Path, url: str) -> None:
 
 def _resolve(root: Path, link: RemoteLink, store: _Lazily, deadline_s: float) -> str:
     """The id of the snapshot that a link names. Its index is kept in the mirror afterwards."""
-    if not link.refresh and mirrored_url(root) == link.url:
+    if mirrored_url(root) == link.url:
         found = _known(root, link)
-        if found is not None:
+        if found is not None and not (link.refresh and store.has_changed(INDEX, current_bytes(root))):
             return found
     with _index_claimed(root, link.url, deadline_s) as claim:
         _require_mirror(root, link.url)  # another job may have made it one of another URL meanwhile

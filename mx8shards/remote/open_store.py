@@ -8,10 +8,10 @@ from pathlib import Path
 from mx8shards.errors import RemoteError, SettingError, real_number, whole_number
 from mx8shards.remote.folder_store import SCHEME as FOLDER
 from mx8shards.remote.folder_store import FolderStore
+from mx8shards.remote.fork_safe import ForkSafe
 from mx8shards.remote.hub import Hub
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.store import Store, is_plain
-from mx8shards.remote.store_process import ForkSafe
 
 DEADLINE_S = 300.0
 _WEEK_S = 7 * 24 * 3600.0

@@ -18,7 +18,7 @@ from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.remote import fetching
 from mx8shards.remote.block_reads import read_blocks
 from mx8shards.remote.block_repair import Repaired, made_whole
-from mx8shards.remote.eviction import Room
+from mx8shards.remote.eviction import Limit, Room
 from mx8shards.remote.fetching import Claim, claimed
 from mx8shards.remote.process_state import ProcessState
 from mx8shards.remote.remote_snapshots import kept_key, read_current
@@ -43,7 +43,7 @@ class RemoteSettings:
     source: str  # the URL to fetch from: on the Hub, that of one commit
     deadline_s: float
     keep_zip: bool = False
-    limit_bytes: int | None = None
+    limit: Limit | None = None  # which other mirrors may share
     cache_dir: Path | None = None
     check: bool = False  # verify="shard"
 
@@ -61,7 +61,7 @@ class RemoteFiles:
         self._room = Room(
             snapshot,
             self._stamps,
-            limit_bytes=settings.limit_bytes,
+            limit=settings.limit,
             keep_zip=settings.keep_zip,
             deadline_s=settings.deadline_s,
         )
@@ -74,7 +74,7 @@ class RemoteFiles:
     @property
     def all_here(self) -> bool:
         """Whether all shards were provided in this process, from a mirror that keeps them all."""
-        return self.settings.limit_bytes is None and len(self._of_process.here) == self.snapshot.index.shards
+        return self.settings.limit is None and len(self._of_process.here) == self.snapshot.index.shards
 
     @property
     def parallel(self) -> int | None:
@@ -175,7 +175,7 @@ class RemoteFiles:
 
         Without a limit they are in `cache_dir`, where the least recently used ones leave.
         """
-        return self.settings.keep_zip and self.settings.limit_bytes is not None
+        return self.settings.keep_zip and self.settings.limit is not None
 
     def _fetched(self, entry: Entry, *, ahead: bool) -> FileInfo:
         """Fetch and verify the shard's file, unless another job does so meanwhile."""
@@ -253,8 +253,9 @@ class RemoteFiles:
 
         So no file is in the mirror uncounted, even if this job is killed at any moment.
         """
-        name = wanted.basename
-        self._room.reserve(name, wanted.size_bytes + more_bytes, claim.name, ahead=ahead)
+        name, own = wanted.basename, self._of_process
+        size_bytes = wanted.size_bytes + more_bytes
+        self._room.reserve(name, size_bytes, claim.name, ahead=ahead, ended=lambda: own.closed)
         try:
             yield
         except BaseException:

@@ -94,4 +94,4 @@ class Store(Protocol):
         """Delete objects. A missing one is no error."""
 
     def close(self) -> None:
-        """End operations that wait before another attempt, and helper processes. The store is not used again."""
+        """End operations that wait before another attempt. The store is not used again."""

@@ -60,8 +60,18 @@ class Eviction(Protocol):
     def sizes(self) -> Ints:
         """The bytes that each shard of the snapshot takes."""
 
-    def follow(self, shard: Ints, begin: Ints, end: Ints) -> Follower | None:
+    @property
+    def shared_limit(self) -> object:
+        """An object that is the same for all snapshots that share the limit."""
+
+    @property
+    def total_bytes(self) -> int:
+        """The bytes of all shards that share the limit: of this snapshot, and perhaps of others."""
+
+    def follow(self, shard: Ints, begin: Ints, end: Ints, *, trims: bool = True) -> Follower | None:
         """Begin a run, which uses shard `shard[k]` at order positions from `begin[k]` to before `end[k]`.
+
+        Unless it only continues a run, it `trims`: shards beyond the limit are evicted now.
 
         None if other jobs cannot be told of it, which they need not be if nothing is evicted for it.
         """

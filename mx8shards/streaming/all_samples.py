@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from mx8shards.errors import SettingError
 from mx8shards.format.columns import Columns
+from mx8shards.shards.providers import Eviction
 from mx8shards.streaming.mds_run import RunReader
 from mx8shards.streaming.mds_samples import MdsSamples
+from mx8shards.streaming.open_shards import OpenShards
 from mx8shards.streaming.shard_files import Row, ShardReader, ShardReaders
 from mx8shards.streaming.stream_opening import Samples
 
@@ -40,6 +42,7 @@ class AllSamples:
         self._starts = self.starts.data  # a memoryview accesses single elements faster than the array
         self._readers: dict[Columns, RunReader] = {}
         self.opened: list[Row | None] = [None] * len(self.samples_per_shard)
+        self._limited_open = OpenShards(self.limited, len(self.samples_per_shard))
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -51,18 +54,22 @@ class AllSamples:
         return (self.opened[shard] or self.open(shard))(sample_id - self._starts[shard])
 
     def read(self, shards: Ids, rows: Ids) -> Iterator[dict[str, Any]] | None:
-        """These samples, read together; None if not all shards are here, with equal columns, and of MDS.
+        """These samples, read together; None unless all shards are here, of MDS, have equal columns, and may be open.
 
         An error does not name the damaged sample, but those before it have been returned.
         """
         by_shard = np.argsort(shards, kind="stable")
         firsts = np.flatnonzero(np.diff(shards[by_shard], prepend=-1))
         columns, parts = None, []
+        if not self._limited_open.fit(shards[by_shard[firsts]]):
+            return None
         for at in np.split(by_shard, firsts[1:]):
-            stream, number = self._of_stream(int(shards[at[0]]))
+            i = int(shards[at[0]])
+            stream, number = self._of_stream(i)
             if not isinstance(stream, MdsSamples) or stream.awaits(number):
                 return None
             found, shard = stream.open_for_runs(number)
+            self._close(self._limited_open.opened(i))
             columns = columns or found
             if found != columns:
                 return None
@@ -84,6 +91,7 @@ class AllSamples:
         if found is None:
             stream, number = self._of_stream(shard)
             found = self.opened[shard] = stream.rows(number)
+            self._close(self._limited_open.opened(shard))
         return found
 
     def _of_stream(self, shard: int) -> tuple[Samples, int]:
@@ -100,13 +108,29 @@ class AllSamples:
         stream, number = self._of_stream(shard)
         return stream.awaits(number)
 
-    def provide(self, shard: int) -> None:
-        """Fetch or decompress this shard, unless it is here."""
+    def provide(self, shard: int, *, ahead: bool = False) -> None:
+        """Fetch or decompress this shard, unless it is here. `ahead`: NoRoomYetError if there is no room for it yet."""
         stream, number = self._of_stream(shard)
-        stream.provide(number)
+        stream.provide(number, ahead=ahead)
+
+    @property
+    def limited(self) -> list[tuple[int, Eviction]]:
+        """The number of the first shard of each cache that cannot keep all shards, and what decides which stay."""
+        pairs = zip(self._first_shards, self.streams, strict=True)
+        found = [(begin + first, eviction) for begin, stream in pairs for first, eviction in stream.limited]
+        return [(first, eviction) for first, eviction in found if eviction.limit_bytes < eviction.total_bytes]
+
+    def release_limited(self) -> None:
+        """Close all shards of caches with a limit."""
+        self._close(self._limited_open.all)
+
+    def _close(self, shards: Iterable[int]) -> None:
+        for shard in shards:
+            self.release(shard)
 
     def release(self, shard: int) -> None:
         """Close the file of this shard, so that its disk space is free once it is evicted."""
+        self._limited_open.closed(shard)
         self.opened[shard] = None
         stream, number = self._of_stream(shard)
         stream.release(number)
@@ -144,7 +168,7 @@ class AllSamples:
         return stream.reader(number)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "opened": None, "_readers": None, "_starts": None}
+        return {**self.__dict__, **dict.fromkeys(("opened", "_readers", "_starts", "_limited_open"))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -53,10 +53,7 @@ def limit_of(cache_limit: int | str | None) -> int | None:
 
 
 def check_limit(limit: int, streams: Sequence[Stream], samples: Sequence[Samples]) -> None:
-    """SettingError for a limit of the cache without room for the indices and four shards of each remote stream.
-
-    Streaming has one cache for all streams. Here, each remote stream has an equal part of the limit.
-    """
+    """SettingError for a limit of the cache without room for the indices, or for four shards: as in Streaming."""
     indices = sum(stream.get_index_size() for stream in streams)
     for stream, each in zip(streams, samples, strict=True):
         if stream.source is not None and isinstance(each, SplitSamples):
@@ -65,9 +62,6 @@ def check_limit(limit: int, streams: Sequence[Stream], samples: Sequence[Samples
     if limit <= indices:
         raise SettingError(subject="cache_limit", expected=f"more than the indices take, {indices}", found=f"{limit}")
     largest = max(each.largest_bytes for each in samples)
-    remotes = max(1, sum(stream.source is not None for stream in streams))
-    if limit // remotes < 4 * largest:
-        least = 4 * largest * remotes
-        expected = f"at least {least} bytes, four times the largest shard ({largest} bytes raw and compressed)"
-        expected += f" for each of {remotes} remote streams" if remotes > 1 else ""
+    if limit < 4 * largest:
+        expected = f"at least {4 * largest} bytes, four times the largest shard ({largest} bytes raw and compressed)"
         raise SettingError(subject="cache_limit", expected=expected, found=f"{limit}")

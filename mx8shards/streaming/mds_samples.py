@@ -12,6 +12,7 @@ from mx8shards.errors import SettingError
 from mx8shards.format.columns import Columns
 from mx8shards.remote.provider import RemoteFiles
 from mx8shards.shards.open_shard import Shards
+from mx8shards.shards.providers import Eviction
 from mx8shards.shards.shard import Shard
 from mx8shards.shards.snapshots import INDEX
 from mx8shards.streaming.mds_rows_of_shard import MdsRows
@@ -61,9 +62,14 @@ class MdsSamples:
         """Whether shard `i` has to be fetched or decompressed."""
         return self.shards.awaits(i) is not None
 
-    def provide(self, i: int) -> None:
-        """Fetch or decompress shard `i`, unless it is here."""
-        self.shards.provide(i)
+    def provide(self, i: int, *, ahead: bool = False) -> None:
+        """Fetch or decompress shard `i`, unless it is here. `ahead`: NoRoomYetError if there is no room for it yet."""
+        self.shards.provide(i, ahead=ahead)
+
+    @property
+    def limited(self) -> list[tuple[int, Eviction]]:
+        """The cache, if it has a limit, after the number of its first shard."""
+        return self.shards.limited
 
     def release(self, i: int) -> None:
         """Close the file of shard `i`."""

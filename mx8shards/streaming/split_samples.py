@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,43 +11,48 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.disk import operations, publish
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import DatasetNotFoundError, FormatError, SettingError
-from mx8shards.format import compression as compressions
+from mx8shards.errors import FormatError, SettingError
 from mx8shards.format.entries import FileInfo
-from mx8shards.shards.local_files import check_hash, check_size
+from mx8shards.shards.local_files import check_size
+from mx8shards.shards.providers import Eviction
 from mx8shards.shards.snapshots import INDEX
 from mx8shards.streaming.shard_files import Row, ShardReader
 from mx8shards.streaming.split_entries import TYPES, SplitEntry, split_entries
+from mx8shards.streaming.split_files import SplitFiles
+from mx8shards.streaming.stream import require_hash
 
 _VALUES = {name: kind for name, kind in TYPES.items() if name != "str"}
 
 
 class SplitSamples:
-    """The samples of one stream, by shard and row. Files that are missing are fetched or decompressed.
+    """The samples of one stream, by shard and row.
 
     Args:
-        root: The local directory with the index and the shards.
+        files: The files in the local directory.
         index: The bytes of the index.
-        url: The URL that files are fetched from; None if all are local.
-        deadline_s: How many seconds the store may fail to answer.
         directory: The local directory of the stream, without the split.
         split: The split.
+        validate_hash: A hash that the index must have of its files.
     """
 
     def __init__(
-        self, root: Path, index: bytes, url: str | None, deadline_s: float, directory: str, split: str
+        self, files: SplitFiles, index: bytes, directory: str, split: str, *, validate_hash: str | None = None
     ) -> None:
-        self.root = root
-        self._url = url
-        self._deadline_s = deadline_s
+        self.root = files.root
+        self._files = files
         self._directory = directory
         self._split = split
         self._entries = split_entries(index)
         self.samples_per_shard: npt.NDArray[np.int64] = np.array([each.samples for each in self._entries], np.int64)
-        if url is not None and not (root / INDEX).exists():
-            self._place(INDEX, index)
+        if validate_hash:
+            require_hash(validate_hash, {name for info in self._infos() for name in info.hashes})
+        if files.is_remote and not (self.root / INDEX).exists():
+            files.place(INDEX, index)
+
+    def _infos(self) -> Iterator[FileInfo]:
+        """All files of all shards."""
+        return (info for entry in self._entries for pair in entry.files for info in pair if info is not None)
 
     @property
     def largest_bytes(self) -> int:
@@ -63,20 +67,18 @@ class SplitSamples:
 
     def awaits(self, i: int) -> bool:
         """Whether a file of shard `i` has to be fetched or decompressed."""
-        return not all(self._is_here(raw) for raw, _ in self._entries[i].files)
+        return not all(self._files.is_here(raw) for raw, _ in self._entries[i].files)
 
-    def provide(self, i: int) -> None:
-        """Fetch or decompress the files of shard `i`, unless they are here."""
+    @property
+    def limited(self) -> Sequence[tuple[int, Eviction]]:
+        """Nothing: these files have no cache with a limit."""
+        return ()
+
+    def provide(self, i: int, *, ahead: bool = False) -> None:
+        """Fetch or decompress the files of shard `i`, unless they are here. `ahead` makes no difference."""
         entry = self._entries[i]
         for raw, packed in entry.files:
-            if self._is_here(raw):
-                continue
-            stored = packed or raw
-            data = self._stored(stored)
-            if packed is not None:
-                data = b"".join(compressions.decompress(entry.compression or "", data, raw.size_bytes))
-            self._place(raw.basename, data)
-            check_hash(ReadFile(self.root / raw.basename), raw, raw.basename)
+            self._files.provide(raw, packed, entry.compression)
 
     def release(self, i: int) -> None:
         """Nothing: files are open while a row is read only."""
@@ -84,8 +86,7 @@ class SplitSamples:
     @property
     def local_bytes(self) -> int:
         """The bytes of the index and of the files in the local directory."""
-        infos = (info for entry in self._entries for pair in entry.files for info in pair if info is not None)
-        paths = (self.root / name for name in (INDEX, *(info.basename for info in infos)))
+        paths = (self.root / name for name in (INDEX, *(info.basename for info in self._infos())))
         return sum(path.stat().st_size for path in paths if path.is_file())
 
     def last_read(self, i: int) -> float | None:
@@ -121,49 +122,6 @@ class SplitSamples:
             expected = f"the offsets of {entry.samples} samples in {size_bytes} bytes"
             raise FormatError(subject=meta.basename, expected=expected, found="others")
         return table[1:]
-
-    def _is_here(self, info: FileInfo) -> bool:
-        path = self.root / info.basename
-        return path.is_file() and path.stat().st_size == info.size_bytes
-
-    def _stored(self, info: FileInfo) -> bytes:
-        """The verified bytes of a stored file: local, or fetched now."""
-        if not self._is_here(info):
-            self._fetch(info)
-        file = ReadFile(self.root / info.basename)
-        check_size(file, info, info.basename)
-        check_hash(file, info, info.basename)
-        return file.read(0, info.size_bytes)
-
-    def _fetch(self, info: FileInfo) -> None:
-        from mx8shards.remote.provider import connect
-
-        if self._url is None:
-            raise DatasetNotFoundError(
-                "the index names this file, but there is no such file", subject=f"{self.root / info.basename}"
-            )
-        draft = self._draft(info.basename)
-        try:
-            connect(self._url, self._deadline_s).fetch(info.basename, draft, info.size_bytes)
-            check_hash(ReadFile(draft), info, info.basename)
-            operations.rename(draft, self.root / info.basename)
-        finally:
-            operations.unlink(draft)
-
-    def _place(self, basename: str, data: bytes) -> None:
-        draft = self._draft(basename)
-        try:
-            publish.write_quickly(draft, data)
-            operations.rename(draft, self.root / basename)
-        finally:
-            operations.unlink(draft)
-
-    def _draft(self, basename: str) -> Path:
-        """A new path beside a file. It is renamed when it is whole, so other processes never see a part."""
-        target = self.root / basename
-        publish.make_root(self.root)
-        publish.make_directories(target.parent, below=self.root)
-        return target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex}")
 
 
 def _read_row(file: ReadFile, offsets: npt.NDArray[np.uint32], decode: Any, row: int) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class Stream:
 
     Args:
         remote: The URL or the directory that shards are fetched from. None, or the same as `local`: all are local.
-        local: The directory for local copies. None: a directory in the cache of mx8shards, named after `remote`.
+        local: The directory for local copies. None: a directory in the cache of mx8shards, named after `remote`, which
+            is then asked whether its index has changed.
         split: A sub-directory of `remote` and `local`.
         proportion: Its part of the epoch. All streams of a StreamingDataset need one, or none.
         repeat: How often its samples are read per epoch.
@@ -101,6 +102,11 @@ class Stream:
             return f"{self.remote.rstrip('/')}/{self.split}".rstrip("/")
         remote = Path(os.path.abspath(os.path.expanduser(self.remote))) / self.split  # noqa: PTH100, PTH111
         return None if remote == self.directory else str(remote)
+
+    @property
+    def asks_for_index(self) -> bool:
+        """Whether a copy is compared with the remote: its directory was not chosen by the user, who may not know it."""
+        return self._local is None
 
     @property
     def deadline_s(self) -> float:

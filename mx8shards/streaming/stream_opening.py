@@ -8,29 +8,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, SettingError, shown
+from mx8shards.errors import FormatError, RemoteError, SettingError, shown
 from mx8shards.format.index import parse_index
+from mx8shards.remote.eviction import Limit
 from mx8shards.shards.links import RemoteLink, is_url, parse_any
 from mx8shards.shards.open_shard import ProvidedSnapshot, Shards
 from mx8shards.shards.providers import LocalFiles, Provider
-from mx8shards.shards.snapshots import INDEX, Snapshot, current, current_bytes, read_index, snapshot_id
+from mx8shards.shards.snapshots import INDEX, Snapshot, current, current_bytes, snapshot_id
 from mx8shards.streaming.compatible_errors import MissingIndexError
 from mx8shards.streaming.mds_samples import MdsSamples
 from mx8shards.streaming.own_decompression import OwnDecompression
 from mx8shards.streaming.shard_files import ShardReader
 from mx8shards.streaming.split_entries import has_other_formats
+from mx8shards.streaming.split_files import SplitFiles
 from mx8shards.streaming.split_samples import SplitSamples
 from mx8shards.streaming.stream import Stream, require_hash
 
 Samples = MdsSamples | SplitSamples
 
 
-def open_stream(stream: Stream, *, cache_limit: int | None, allow_unsafe_types: bool) -> Samples:
+def open_stream(stream: Stream, *, cache_limit: Limit | None, allow_unsafe_types: bool) -> Samples:
     """The samples of a stream.
 
     Args:
         stream: The stream, with all its settings.
-        cache_limit: The most bytes of shards to keep of a remote.
+        cache_limit: The most bytes of shards to keep of a remote, which several streams may share.
         allow_unsafe_types: Also read columns whose decoding runs code.
     """
     remote = stream.source
@@ -39,11 +41,13 @@ def open_stream(stream: Stream, *, cache_limit: int | None, allow_unsafe_types: 
         raise MissingIndexError(message, subject=str(stream.directory))
     try:
         opened = _local(stream) if remote is None or is_complete(stream.directory) else _mirror(stream, cache_limit)
-    except FormatError:
+    except (FormatError, SettingError):
         data = _other_index(stream)
         if data is None:
             raise
-        return SplitSamples(stream.directory, data, _source_url(remote), stream.deadline_s, stream.local, stream.split)
+        keep_zip = bool(stream.keep_zip)
+        files = SplitFiles(stream.directory, _source_url(remote), stream.deadline_s, keep_zip=keep_zip)
+        return SplitSamples(files, data, stream.local, stream.split, validate_hash=stream.validate_hash)
     if stream.validate_hash:
         index = opened.snapshot.index
         for kind in index.kinds:
@@ -55,7 +59,7 @@ def open_stream(stream: Stream, *, cache_limit: int | None, allow_unsafe_types: 
 def open_entries(root: Path, index: bytes) -> Samples:
     """The samples of local shards that this index names, whatever index.json is in their directory."""
     if has_other_formats(index):
-        return SplitSamples(root, index, None, 0.0, str(root), "")
+        return SplitSamples(SplitFiles(root, None, 0.0, keep_zip=True), index, str(root), "")
     snapshot = Snapshot(root, snapshot_id(index), parse_index(index), kept=False)
     opened = ProvidedSnapshot(snapshot, "structure", LocalFiles(snapshot, None, check=False))
     return MdsSamples(Shards.of((opened,)), str(root), "", allow_unsafe_types=False)
@@ -105,21 +109,35 @@ def _local(stream: Stream) -> ProvidedSnapshot:
     return ProvidedSnapshot(snapshot, "structure", provider)
 
 
-def _mirror(stream: Stream, cache_limit: int | None) -> ProvidedSnapshot:
+def _mirror(stream: Stream, cache_limit: Limit | None) -> ProvidedSnapshot:
     from mx8shards.remote.mirror import adopt, open_mirror
 
     link, root = _link(stream.source or ""), stream.directory
+    if stream.asks_for_index and link.snapshot is None:
+        link = RemoteLink(link.url, refresh=True)
     adopt(root, link.url, stream.deadline_s)
-    opened = open_mirror(
-        link,
-        local=root,
-        cache_limit=cache_limit,
-        keep_zip=bool(stream.keep_zip) or stream.decompresses_itself,
-        deadline_s=stream.deadline_s,
-    )
+    with _copy_in_hint(stream):
+        opened = open_mirror(
+            link,
+            local=root,
+            cache_limit=cache_limit,
+            keep_zip=bool(stream.keep_zip) or stream.decompresses_itself,
+            deadline_s=stream.deadline_s,
+        )
     if stream.decompresses_itself:
         return opened._replace(provider=OwnDecompression(opened.provider, opened.snapshot, stream))
     return opened
+
+
+@contextmanager
+def _copy_in_hint(stream: Stream) -> Iterator[None]:
+    """If the store does not answer, say how a copy that is here can be used."""
+    try:
+        yield
+    except RemoteError as error:
+        if stream.asks_for_index and (stream.directory / INDEX).exists():
+            error.hint = error.hint or f"local={stream.local!r} uses the copy that is here, without asking the store"
+        raise
 
 
 def _link(remote: str) -> RemoteLink:
@@ -139,16 +157,18 @@ def _other_index(stream: Stream) -> bytes | None:
     from mx8shards.format.index import MAX_INDEX_BYTES
     from mx8shards.remote.provider import connect
 
-    try:
-        data = read_index(stream.directory / INDEX)
-    except DatasetNotFoundError:
-        if stream.source is None:
-            return None
-        with _found_or_none():
+    here = data = current_bytes(stream.directory)
+    if stream.source is not None:
+        data = None
+        with _found_or_none(), _copy_in_hint(stream):
             data = connect(_link(stream.source).url, stream.deadline_s).read(INDEX, MAX_INDEX_BYTES).data
-            return data if has_other_formats(data) else None
+    if data is None or not has_other_formats(data):
         return None
-    return data if has_other_formats(data) else None
+    if here not in (None, data):
+        found = f"{stream.directory}, a copy of an earlier one"
+        hint = "remove this directory, or give local=…"
+        raise SettingError(subject="local", expected=f"a copy of what {stream.source} has now", found=found, hint=hint)
+    return data
 
 
 @contextmanager

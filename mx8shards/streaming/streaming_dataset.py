@@ -16,6 +16,7 @@ from mx8shards.order.mosaicml.epoch_settings import EpochSettings, default_block
 from mx8shards.order.mosaicml.resampling import resampled
 from mx8shards.order.mosaicml.stream_weights import StreamShares
 from mx8shards.order.mosaicml.training_world import Reader
+from mx8shards.remote.eviction import Limit
 from mx8shards.streaming.all_samples import AllSamples
 from mx8shards.streaming.compatible_errors import EmptyStreamError
 from mx8shards.streaming.dataset_facts import StreamFacts
@@ -57,8 +58,8 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         keep_zip: Whether to keep the compressed files that were fetched.
         epoch_size: The number of samples of an epoch, as a number or as `"64M"`. None: as the streams' weights say.
         predownload: For how many samples, per worker, to fetch shards ahead. None: eight batches.
-        cache_limit: The most bytes of shards to keep of what was fetched, as a number or as `"100gb"`. Local streams
-            have no copies, so they lose nothing.
+        cache_limit: The most bytes of shards to keep of what was fetched, of all streams together, as a number or as
+            `"100gb"`. Local streams have no copies, so they lose nothing.
         sampling_method: Which samples of a stream are read if these are not all: other ones in each epoch
             (`"balanced"`), or always the same (`"fixed"`).
         sampling_granularity: How many samples at a time are taken from a shard of such a stream.
@@ -144,9 +145,8 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         self.initial_physical_nodes: int | None = None
         self.streams, self.num_streams = streams, len(streams)
         limit = self.cache_limit = limit_of(self.cache_limit)
-        share = limit and limit // max(1, sum(stream.source is not None for stream in streams))
-        unsafe = self.allow_unsafe_types
-        opened = [open_stream(stream, cache_limit=share, allow_unsafe_types=unsafe) for stream in streams]
+        shared, unsafe = Limit(limit) if limit else None, self.allow_unsafe_types
+        opened = [open_stream(stream, cache_limit=shared, allow_unsafe_types=unsafe) for stream in streams]
         self._samples = AllSamples(opened)
         _require_samples(self._samples, streams)
         if limit:

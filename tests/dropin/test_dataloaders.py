@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 from mx8shards.errors import SettingError
 from mx8shards.streaming import JSONWriter, LocalDataset, Stream, StreamingDataLoader, StreamingDataset
 from tests.dropin.conftest import write
+from tests.remote.helper_processes import helpers
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
@@ -202,6 +202,19 @@ def test_forked_workers_index_and_iterate_a_remote(workers: int, bucket: str, tm
     assert len(list((tmp_path / "b").glob("*.mds"))) == len(list((tmp_path / "a").glob("*.mds"))) == indexed.num_shards
 
 
+def read_and_count(samples: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
+    return only_ids(samples).tolist(), helpers()
+
+
+def test_twelve_streams_in_two_workers_need_one_helper_process(bucket: str, tmp_path: Path) -> None:
+    write(tmp_path / "local", 0, 10, remote=bucket)
+    streams = [Stream(remote=bucket, local=str(tmp_path / f"{i}")) for i in range(12)]
+    dataset = StreamingDataset(streams=streams, batch_size=5)
+    batches = list(DataLoader(dataset, batch_size=5, num_workers=2, collate_fn=read_and_count))
+    assert sorted(i for found, _ in batches for i in found) == sorted([*range(10)] * 12)
+    assert len({helper for _, running in batches for helper in running}) == 1
+
+
 @pytest.mark.filterwarnings("ignore:predownload")
 def test_a_directory_that_streaming_has_filled_is_used(tmp_path: Path, streaming: Any) -> None:
     source, cache = write(tmp_path / "source", 0, 200), tmp_path / "cache"
@@ -230,16 +243,6 @@ def test_a_cache_limit_bounds_copies_and_never_local_streams(tmp_path: Path) -> 
         assert [each["id"] for each in dataset] == [*range(600), *range(1000, 1100)]
         assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.mds")) <= limit
     assert len(LocalDataset(str(local))) == 100
-
-
-def test_a_cache_limit_has_room_for_four_shards_of_each_remote_stream(tmp_path: Path) -> None:
-    source = write(tmp_path / "source", 0, 100)
-    streams = [Stream(remote=str(source), local=str(tmp_path / f"{i}")) for i in range(8)]
-    with pytest.raises(ValueError, match=r"cache_limit: expected at least \d+ bytes.* each of 8 remote") as raised:
-        StreamingDataset(streams=streams, batch_size=4, cache_limit="20kb")
-    found = re.search(r"least (\d+) bytes", str(raised.value))
-    assert found
-    assert len(list(StreamingDataset(streams=streams, batch_size=4, cache_limit=int(found[1])))) == 800
 
 
 def test_a_cache_limit_for_other_formats_is_an_error(tmp_path: Path) -> None:

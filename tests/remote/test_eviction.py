@@ -291,11 +291,11 @@ def test_a_shard_that_is_needed_is_provided_although_there_was_no_room_for_it_ah
         refused, go = threading.Event(), threading.Event()
         real = room._make_room
 
-        def make_room(name: str, size_bytes: int, *, ahead: bool) -> bool:
+        def make_room(rooms: Any, name: str, size_bytes: int, *, ahead: bool) -> bool:
             if ahead:
                 refused.set()
                 go.wait(60)
-            return bool(real(name, size_bytes, ahead=ahead))
+            return bool(real(rooms, name, size_bytes, ahead=ahead))
 
         monkeypatch.setattr(room, "_make_room", make_room)
 

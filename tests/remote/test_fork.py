@@ -5,18 +5,23 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from mx8shards.errors import RemoteError
+from mx8shards.remote import store_process, store_serving
+from mx8shards.remote.fork_safe import ForkSafe
 from mx8shards.remote.open_store import open_store
-from mx8shards.remote.store_process import StoreProcess
 from tests.remote.deadlines import in_time
+from tests.remote.fault_server import Fault, FaultServer
+from tests.remote.helper_processes import helpers
 from tests.waiting import has_ended, wait_until
 
 MIB = 1 << 20
@@ -109,26 +114,14 @@ class OddStore:
 
 
 def test_what_cannot_be_sent_between_processes_is_an_error_and_not_a_hang() -> None:
-    process = StoreProcess(OddStore())  # type: ignore[arg-type]
-    for key, name in (("leaves", "NeverLeavesError"), ("arrives", "NeverArrivesError"), ("answer", "TypeError")):
-        found = in_time(lambda key=key: process.read(key, 9))
-        assert isinstance(found, RemoteError)
-        assert str(found) == f"the helper process failed: {name}"
-    assert in_time(lambda: process.read("right", 9)) == "right"  # the helper goes on
-    process.close()
+    store = ForkSafe(OddStore())  # type: ignore[arg-type]
 
+    def work() -> list[Any]:
+        keys = ("leaves", "arrives", "answer", "right")  # the helper goes on after each
+        return [str(in_time(lambda key=key: store.read(key, 9))) for key in keys]
 
-def helpers(of: int) -> list[int]:
-    """The processes whose parent is `of` and which run store_process."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == of and b"store_process" in (path / "cmdline").read_bytes():
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found
+    failed = [f"the helper process failed: {name}" for name in ("NeverLeavesError", "NeverArrivesError", "TypeError")]
+    assert in_fork(work) == [*failed, "right"]
 
 
 def test_a_killed_helper_is_replaced(bucket: str) -> None:
@@ -137,24 +130,62 @@ def test_a_killed_helper_is_replaced(bucket: str) -> None:
 
     def work() -> Any:
         store.read("shard", 9)
-        (helper,) = helpers(os.getpid())
+        (helper,) = helpers()
         os.kill(helper, signal.SIGKILL)
-        while helpers(os.getpid()) == [helper]:
-            time.sleep(0.01)
-        return store.read("shard", 9).data
+        wait_until(lambda: has_ended(helper))
+        return store.read("shard", 9).data, helpers() != [helper]
 
-    assert in_fork(work) == b"12345"
+    assert in_fork(work) == (b"12345", True)
+
+
+def test_forked_processes_share_one_helper_for_all_stores(bucket: str) -> None:
+    stores = [open_store(f"{bucket}/{i}") for i in range(12)]
+    for i, store in enumerate(stores):
+        store.put("shard", b"%d" % i)
+
+    def work() -> Any:
+        with ThreadPoolExecutor(4) as threads:
+            read = list(threads.map(lambda store: store.read("shard", 9).data, stores))
+        return read, helpers()
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(in_fork, [work] * 2)
+    assert first == second
+    assert first[0] == [b"%d" % i for i in range(12)]
+    assert len(first[1]) == 1
+
+
+def test_a_closed_store_ends_the_wait_in_a_forked_process_for_no_other_store(fault_server: FaultServer) -> None:
+    fault_server.put("slow/shard", b"12345")
+    fault_server.put("quick/shard", b"12345")
+    slow, quick = open_store(fault_server.url("slow")), open_store(fault_server.url("quick"))
+    fault_server.faults.append(Fault("hang", ("read",), "slow/.*"))
+
+    def work() -> Any:
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(slow.read, "shard", 9)
+            found = quick.read("shard", 9).data
+            while not waiting.done():  # it may not have been asked yet
+                slow.close()
+                time.sleep(0.01)
+            return found, waiting.exception(), quick.read("shard", 9).data
+
+    found, error, again = in_fork(work)
+    assert found == again == b"12345"
+    assert isinstance(error, RemoteError)
+    assert "closed" in str(error)
 
 
 @pytest.mark.parametrize("way", ["returns", "is killed"])
-def test_the_helper_ends_with_the_forked_process(bucket: str, way: str) -> None:
+def test_the_helper_ends_with_the_processes_that_share_it(bucket: str, way: str) -> None:
     store = open_store(bucket)
     store.put("shard", b"12345")
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        store_process._here.meeting = None  # that of the tests, whose process goes on
         store.read("shard", 9)
-        os.write(writing, str(helpers(os.getpid())[0]).encode())
+        os.write(writing, str(helpers()[0]).encode())
         if way == "is killed":
             time.sleep(60)
         os._exit(0)
@@ -165,3 +196,14 @@ def test_the_helper_ends_with_the_forked_process(bucket: str, way: str) -> None:
         os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     wait_until(lambda: has_ended(helper))
+
+
+def test_a_helper_without_connections_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_serving, "_IDLE_S", 0.0)
+    connections = store_serving._Connections()
+    mine, theirs = socket.socketpair()
+    with mine:
+        connections.take(theirs.detach())
+        assert mine.recv(1) == b"!"
+        assert not connections.are_idle
+    wait_until(lambda: connections.are_idle)

@@ -127,7 +127,7 @@ def test_a_plain_link_stays_at_the_local_snapshot_and_refresh_asks_for_the_new_o
     second = write(data, 30, mode="append", start=120)
     with asks(store):
         assert mx8.Dataset(URL, local=cache).snapshot == first.snapshot != second
-    with asks(store, "index.json"):
+    with asks(store, "index.json", "index.json"):  # for its ETag, and for its bytes
         newer = mx8.Dataset(f"{URL}@refresh", local=cache)
     assert newer.snapshot == second
     with asks(store):

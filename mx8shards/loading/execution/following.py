@@ -31,7 +31,7 @@ class Following:
         self._plan = plan
         self._in_flight = in_flight
         self._planned = position, position
-        self._limited = [each for each in plan.shards.limited if each[1].limit_bytes < int(each[1].sizes.sum())]
+        self._limited = [each for each in plan.shards.limited if each[1].limit_bytes < each[1].total_bytes]
         self._followers: list[Follower] = []
         self._uses: ShardUses | None = None
         if self._limited:
@@ -74,7 +74,7 @@ class Following:
         rests = []
         for first, eviction in self._limited:
             count = len(eviction.sizes)
-            held = count * eviction.limit_bytes // max(1, int(eviction.sizes.sum()))
+            held = count * eviction.limit_bytes // max(1, eviction.total_bytes)
             window = self._uses.within(first, first + count).peak(np.ones(count, np.int64), 1)
             rests.append(held - window)
         return max(1, min([_MOST_AHEAD, *(rest // _AHEAD_PART for rest in rests)]))

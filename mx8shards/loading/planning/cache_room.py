@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from mx8shards.errors import SettingError
 from mx8shards.loading.planning.settings import Settings
+from mx8shards.order.permutation import Ids
 from mx8shards.order.shard_uses import ShardUses
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
+from mx8shards.shards.providers import Eviction
 
 _logger = logging.getLogger("mx8shards")
 
 
 def require_room(shards: Shards, settings: Settings, steps: Steps, uses: Callable[[int], ShardUses]) -> None:
     """SettingError if a limit is smaller than the dataset for shuffle=True, or than the shards in use at a time."""
-    for first, eviction in shards.limited:
-        limit, sizes = eviction.limit_bytes, eviction.sizes
-        total = int(sizes.sum())
+    for sizes, limit, total in _limits(shards):
         if limit >= total:
             continue
         if settings.shuffle is True:
@@ -30,7 +30,8 @@ def require_room(shards: Shards, settings: Settings, steps: Steps, uses: Callabl
                 found=f"{limit}",
                 hint="shuffle=mx8shards.BlockShuffle(shards=…) uses few shards at a time",
             )
-        here = uses(0).within(first, first + len(sizes))
+        every = uses(0)
+        here = ShardUses(*(each[sizes[every.shard] > 0] for each in every))
         count = here.peak(np.ones(len(sizes), np.int64), steps.stride)
         least = int(np.sort(sizes)[-count:].sum()) if count else 0
         if limit < least:
@@ -45,6 +46,18 @@ def require_room(shards: Shards, settings: Settings, steps: Steps, uses: Callabl
             "shuffle=True uses all shards from the first batches on, and most of them may have to be fetched first; "
             "shuffle=mx8shards.BlockShuffle(shards=…) uses few shards at a time"
         )
+
+
+def _limits(shards: Shards) -> Iterator[tuple[Ids, int, int]]:
+    """Of each limit: the bytes of the shards that share it, with 0 for all others, the limit, and their sum."""
+    by_limit: dict[object, list[tuple[int, Eviction]]] = {}
+    for first, eviction in shards.limited:
+        by_limit.setdefault(eviction.shared_limit, []).append((first, eviction))
+    for parts in by_limit.values():
+        sizes = np.zeros(shards.count, np.int64)
+        for first, eviction in parts:
+            sizes[first : first + len(eviction.sizes)] = eviction.sizes
+        yield sizes, parts[0][1].limit_bytes, int(sizes.sum())
 
 
 def _must_fetch(shards: Shards) -> bool:

@@ -1,0 +1,194 @@
+"""Does cache_limit bound the bytes of copies, of all streams and with the files that are open, whatever is read?"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader, Subset
+
+from mx8shards.errors import RemoteError, SettingError
+from mx8shards.remote.eviction import Limit, Room
+from mx8shards.remote.stamps import Stamps
+from mx8shards.streaming import Stream, StreamingDataset
+from mx8shards.streaming.cache_following import Coming, Uses, next_uses
+from tests.dropin.conftest import write
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nineteen shards of about 2,000 bytes."""
+    return write(tmp_path_factory.mktemp("source") / "data", 0, 800)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five shards of about 10,000 bytes."""
+    return write(tmp_path_factory.mktemp("large") / "data", 0, 800, limit=10_000)
+
+
+def largest(source: Path) -> int:
+    return max(path.stat().st_size for path in source.glob("*.mds"))
+
+
+def copies(*caches: Path) -> int:
+    """The bytes of shards in these directories."""
+    total = 0
+    for path in (path for cache in caches for path in cache.glob("*.mds")):
+        with suppress(FileNotFoundError):  # it was just removed
+            total += path.stat().st_size
+    return total
+
+
+def held(cache: Path) -> int:
+    """The bytes of removed shards below a directory that this process has open or mapped."""
+    found = {}
+    for path in Path("/proc/self/fd").iterdir():
+        try:
+            if path.readlink().is_relative_to(cache) and path.readlink().name.endswith(".mds (deleted)"):
+                found[path.stat().st_ino] = path.stat().st_size
+        except OSError:
+            continue
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if str(cache) in line and line.endswith(".mds (deleted)"):
+            fields = line.split()
+            begin, end = (int(each, 16) for each in fields[0].split("-"))
+            found[int(fields[4])] = end - begin
+    return sum(found.values())
+
+
+def whole(source: Path, cache: Path, limit: int, **settings: Any) -> StreamingDataset:
+    return StreamingDataset(remote=str(source), local=str(cache), batch_size=4, cache_limit=limit, **settings)
+
+
+ORDERS: dict[str, dict[str, Any]] = {
+    "sequential": {},
+    "blocks": {"shuffle": True, "shuffle_algo": "py1br", "shuffle_block_size": 100},
+    "windows": {"shuffle": True, "shuffle_block_size": 100},
+}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_removed_shards_are_closed(order: dict[str, Any], source: Path, tmp_path: Path) -> None:
+    limit = 8 * largest(source)
+    dataset = whole(source, tmp_path / "cache", limit, **order)
+    for epoch in range(2):
+        found = []
+        for read, sample in enumerate(dataset):
+            found.append(sample["id"])
+            if read % 50 == 0:
+                assert copies(tmp_path / "cache") <= limit
+                assert held(tmp_path / "cache") <= limit // 4 + largest(source)
+        assert sorted(found) == list(range(800)), epoch
+        assert held(tmp_path / "cache") == 0
+
+
+def test_removed_shards_are_closed_in_map_style(source: Path, tmp_path: Path) -> None:
+    limit = 5 * largest(source)
+    dataset = whole(source, tmp_path / "cache", limit)
+    for step in (1, 7):
+        assert [dataset[i]["id"] for i in range(0, 800, step)] == list(range(0, 800, step))
+        assert copies(tmp_path / "cache") <= limit
+        assert held(tmp_path / "cache") <= limit // 4
+    ids = [sample["id"] for sample in dataset.__getitems__(list(range(799, -1, -1)))]
+    assert ids == list(range(799, -1, -1))
+    assert held(tmp_path / "cache") <= limit // 4
+
+
+def ids_of(samples: list[dict[str, Any]]) -> list[int]:
+    return [sample["id"] for sample in samples]
+
+
+def test_workers_of_a_dataloader_share_the_limit(source: Path, tmp_path: Path) -> None:
+    limit = 12 * largest(source)
+    dataset = whole(source, tmp_path / "cache", limit, **ORDERS["windows"])
+    for data in (dataset, Subset(dataset, range(800))):
+        found = [i for batch in DataLoader(data, batch_size=4, num_workers=2, collate_fn=ids_of) for i in batch]
+        assert sorted(found) == list(range(800))
+        assert copies(tmp_path / "cache") <= limit
+
+
+def test_an_order_with_few_shards_at_a_time_fetches_each_once_an_epoch(source: Path, tmp_path: Path) -> None:
+    dataset = whole(source, tmp_path / "cache", 6 * largest(source))
+    provider = dataset._samples.streams[0].shards.provider_of(0)  # type: ignore[union-attr]
+    counts = []
+    for _ in range(3):
+        before = provider.fetched.shards
+        assert len(list(dataset)) == 800
+        counts.append(provider.fetched.shards - before)
+    assert counts[0] == dataset.num_shards
+    assert max(counts[1:]) <= dataset.num_shards - 3  # of the six that are here, those needed first stayed
+
+
+def test_a_limit_has_room_for_four_shards(source: Path, large: Path, tmp_path: Path) -> None:
+    shards = [path.stat().st_size for path in source.glob("*.mds")]
+    with pytest.raises(ValueError, match="cache_limit: expected more than the indices take"):
+        whole(source, tmp_path / "cache", 3 * max(shards))
+    with pytest.raises(ValueError, match=r"cache_limit: expected at least \d+ bytes, four times") as raised:
+        whole(large, tmp_path / "another", 3 * largest(large))
+    found = re.search(r"least (\d+) bytes", str(raised.value))
+    assert found
+    assert len(list(whole(large, tmp_path / "another", int(found[1])))) == 800
+
+
+def test_all_streams_share_the_limit(large: Path, tmp_path: Path) -> None:
+    caches = [tmp_path / f"{i}" for i in range(8)]
+    streams = [Stream(remote=str(large), local=str(cache)) for cache in caches]
+    limit = 6 * largest(large)  # less than a shard for each stream
+    dataset = StreamingDataset(streams=streams, batch_size=4, cache_limit=limit)
+    for each in (dataset, pickle.loads(pickle.dumps(dataset))):
+        for read, _ in enumerate(each):
+            if read % 200 == 0:
+                assert copies(*caches) <= limit
+        assert read == 6399
+        assert copies(*caches) <= limit
+
+
+def test_a_loader_knows_that_streams_share_the_limit(source: Path, tmp_path: Path) -> None:
+    streams = [Stream(remote=str(source), local=str(tmp_path / f"{i}")) for i in range(2)]
+    limit = 12 * largest(source)
+    dataset = StreamingDataset(streams=streams, batch_size=4, cache_limit=limit)
+    with dataset.loader(output="numpy", threads=1) as loader:
+        found = []
+        for batch in loader:
+            found += batch["id"].tolist()
+            assert copies(tmp_path / "0", tmp_path / "1") <= limit
+    assert sorted(found) == sorted([*range(800)] * 2)
+
+
+def room_of(source: Path, cache: Path, limit_bytes: int) -> Room:
+    dataset = StreamingDataset(remote=str(source), local=str(cache), batch_size=4)
+    (snapshot,) = dataset._samples.streams[0].shards.snapshots  # type: ignore[union-attr]
+    return Room(snapshot, Stamps(snapshot.root), limit=Limit(limit_bytes), keep_zip=False, deadline_s=60.0)
+
+
+def test_a_file_larger_than_the_limit_is_an_error_at_once(source: Path, tmp_path: Path) -> None:
+    room = room_of(source, tmp_path / "cache", 5000)
+    with pytest.raises(SettingError, match=r"cache_limit: expected at least 6000 bytes, which shard\.x needs"):
+        room.reserve("shard.x", 6000, "claim", ahead=False)
+
+
+def test_the_wait_for_room_ends_when_nobody_wants_the_shard(source: Path, tmp_path: Path) -> None:
+    room = room_of(source, tmp_path / "cache", largest(source))
+    (tmp_path / "cache" / "shard.00000.mds").write_bytes((source / "shard.00000.mds").read_bytes())
+    run = room.follow(np.array([0]), np.array([0]), np.array([9]))  # a batch in flight needs shard 0
+    answers = iter([False, False, True])
+    with pytest.raises(RemoteError, match="closed"):
+        room.reserve("shard.00001.mds", 1000, "claim", ahead=False, ended=lambda: next(answers))
+    assert run is not None
+    run.close()
+
+
+def test_next_uses_are_known_ahead_and_estimated_beyond() -> None:
+    uses = Uses(first=np.array([0, 5, 90, 30, -1]), last=np.array([3, 60, 95, 70, -1]))
+    coming = Coming(shards=np.array([3, 1, 3, 1]), positions=np.array([40, 41, 42, 43]), stop=50)
+    begin = next_uses(uses, 40, coming)
+    assert begin[1] == 41  # its next use
+    assert begin[2] == 90  # its first use, which is known
+    assert begin[3] == 41  # it is needed now, and may leave all the same
+    assert next_uses(uses, 46, Coming(np.array([3]), np.array([47]), 50))[1] == 50  # used before, and needed again
