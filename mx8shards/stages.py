@@ -43,6 +43,8 @@ class Work(Protocol):
     `rows` and `spans` are arrays of records (kernels.records): `rows` has the access path and the status of each
     sample, `spans` the position of each requested payload in its shard. `shards` locates the shards. A stage that
     cannot decode a row writes a status into `rows`. `notes` keeps a stage's intermediate results until it fills.
+    `parts` are further spans that will be read, with the rows that they belong to: a stage that needs several parts of
+    a payload makes its span empty, and adds them here.
     `extras` are the arrays that the view adds to the rows by name, such as the occurrence of a repeated sample.
     """
 
@@ -51,6 +53,7 @@ class Work(Protocol):
     spans: Array
     shards: Array
     notes: dict[Any, Any]
+    parts: list[tuple[Array, Array]]
     whole: npt.NDArray[np.uint8]
 
     @property
@@ -111,6 +114,7 @@ class Stage:
     opens_thread = False  # whether each thread that fills needs a resource from `open_thread`
     narrows = False  # whether `narrow` may shrink spans; it is not called otherwise
     measures = False  # whether `measure` gives the sizes of its ragged outputs; otherwise they are the payload sizes
+    note_bytes = 0  # the most memory per row that `Work.notes` keeps of this stage, if it is much
     head_bytes = 0  # the number of leading payload bytes that `narrow` reads
     path = ""  # the name of the decoder in use, if decoders differ in pixel values; stored in states
 

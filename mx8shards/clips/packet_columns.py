@@ -18,7 +18,7 @@ def read_packets(shards: Shards, sample_id: int, source: str | IndexFile) -> Pac
     if isinstance(source, str):
         payload = bytes(shard.payloads(row, [shard.columns.names.index(source)])[0])
     else:
-        payload = source.read(sample_id)
+        payload = source.read(sample_id, source.size(sample_id))
     place = f"{shard.name}: sample {row} of this shard"
     if not payload:
         raise DecodeError(place=place, expected="a packet index", found="an empty one", reason="missing")

@@ -40,9 +40,19 @@ class PacketFile:
 
     path: Path
 
-    def read(self, sample_id: int) -> bytes:
-        """The packet index of a sample; FormatError if the file is damaged."""
+    def size(self, sample_id: int) -> int:
+        """The size of the packet index of a sample; 0 if it has none. FormatError if the file is damaged."""
+        begin, end = self._bounds(ReadFile(self.path), sample_id)
+        return end - begin
+
+    def read(self, sample_id: int, most: int) -> bytes:
+        """The first `most` bytes of the packet index of a sample; FormatError if the file is damaged."""
         file = ReadFile(self.path)
+        begin, end = self._bounds(file, sample_id)
+        return file.read(begin, min(end - begin, most))
+
+    def _bounds(self, file: ReadFile, sample_id: int) -> tuple[int, int]:
+        """Where the index of a sample begins and ends."""
         size = file.size_bytes
         samples = self._number(file, size - _NUMBER.size)
         table = size - _NUMBER.size * (samples + 2)
@@ -51,7 +61,7 @@ class PacketFile:
         begin, end = (self._number(file, table + _NUMBER.size * (sample_id + k)) for k in range(2))
         if not len(MAGIC) <= begin <= end <= table:
             raise self._damaged(f"an index from {begin} to {end}")
-        return file.read(begin, end - begin)
+        return begin, end
 
     def _number(self, file: ReadFile, at: int) -> int:
         data = file.read(max(at, 0), _NUMBER.size)

@@ -77,8 +77,11 @@ class ClipTimes:
 class IndexFile(Protocol):
     """A file with the packet indices of a dataset that has no column of them."""
 
-    def read(self, sample_id: int, /) -> bytes:
-        """The packet index of a sample."""
+    def size(self, sample_id: int, /) -> int:
+        """The size of the packet index of a sample; 0 if it has none."""
+
+    def read(self, sample_id: int, most: int, /) -> bytes:
+        """The first `most` bytes of the packet index of a sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,8 @@ without a demuxer. Times are integers in units of the stream's time base. All in
                 of that width. A value is base + step * integer. The second and the last column begin with packet 1.
     flags       a byte per packet
 
-Every packet has a byte of flags, so an index never describes more packets than it has bytes.
+Every packet has a byte of flags, so an index never describes more packets than it has bytes. `parsing_bytes` tells from
+the header how much memory parsing takes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ VIDEOS = "videos"  # key of the metadata: {"video": {"packets": "packets", "form
 MOST_TIME = 1 << 60  # the largest absolute value of a time or position
 MOST_SIDE = 1 << 16
 MOST_EXTRADATA = 1 << 20
+MOST_PACKETS = 1 << 24  # of a video: days of it
 MOST_REORDER = 16  # frames that H.264 and HEVC may hold back; FFmpeg ends the process above it
 
 # magic; flags; stream, rotation; matrix, range, siting, reorder; width, height; time base; sample aspect; first dts,
@@ -46,6 +48,10 @@ _KEYFRAME, _DISPOSABLE, _SHOWN = 1, 2, 4  # flags of a packet
 _UNSIGNED = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 _NAME = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
 _ROTATIONS = (0, 90, 180, 270)
+_PACKET_BYTES = 100  # an upper bound of the memory that parsing takes per packet
+_FIXED_BYTES = 16 << 10  # … and beside that
+
+HEAD_BYTES = _HEADER.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +124,11 @@ class PacketIndex:
         shown = np.flatnonzero(self.shown)
         return shown[np.argsort(self.pts[shown], kind="stable")]
 
+    @property
+    def largest(self) -> int:
+        """The size of the largest packet."""
+        return int(self.size.max(initial=0))
+
 
 def encode_packet_index(index: PacketIndex) -> bytes:
     """The bytes of a packet index. FormatError if it violates a rule that `parse_packet_index` checks."""
@@ -152,14 +163,36 @@ def parse_packet_index(data: bytes | memoryview, payload_bytes: int | None = Non
         payload_bytes: The size of the video; None if it is unknown.
     """
     try:
-        return _parse(bytes(data), payload_bytes)
+        return _parse(memoryview(data), payload_bytes)
     except FormatError as error:
         raise error.at(subject="packet index") from None
 
 
-def _parse(data: bytes, payload_bytes: int | None) -> PacketIndex:
-    if len(data) < _HEADER.size or not data.startswith(MAGIC):
-        raise FormatError(expected=f"{MAGIC!r} and a header of {_HEADER.size} bytes", found=f"{data[:8]!r}")
+def parsing_bytes(head: bytes | memoryview, size_bytes: int) -> int:
+    """The most memory that reading and parsing an index of this size takes, from its first HEAD_BYTES bytes.
+
+    FormatError if it has no valid header.
+    """
+    try:
+        _check_header(memoryview(head))
+    except FormatError as error:
+        raise error.at(subject="packet index") from None
+    return size_bytes + _PACKET_BYTES * min(_count_in(head), size_bytes) + _FIXED_BYTES
+
+
+def _check_header(data: memoryview) -> None:
+    if len(data) < _HEADER.size or bytes(data[: len(MAGIC)]) != MAGIC:
+        raise FormatError(expected=f"{MAGIC!r} and a header of {_HEADER.size} bytes", found=f"{bytes(data[:8])!r}")
+
+
+def _count_in(head: bytes | memoryview) -> int:
+    """The number of packets that a header names."""
+    count: int = _HEADER.unpack_from(head)[-4]
+    return count
+
+
+def _parse(data: memoryview, payload_bytes: int | None) -> PacketIndex:
+    _check_header(data)
     _, flags, stream, rotation, matrix, colour_range, siting, reorder, *rest = _HEADER.unpack_from(data)
     width, height, unit, per_second, across, down, first_dts, end, first_position, count, extra, *names = rest
     reader = _Reader(data, _HEADER.size)
@@ -180,9 +213,9 @@ def _parse(data: bytes, payload_bytes: int | None) -> PacketIndex:
         slices=bool(flags & _SLICES),
         decoded=bool(flags & _DECODED),
     )
-    if flags > _SLICES | _DECODED or count < 1 or count > len(data):
+    if flags > _SLICES | _DECODED or not 1 <= count <= min(len(data), MOST_PACKETS):
         raise FormatError(place="header", expected="known flags and packets", found=f"flags {flags}, {count} packets")
-    extradata = reader.bytes(extra, "extradata")
+    extradata = bytes(reader.bytes(extra, "extradata"))
     delay, step = reader.column(count, "pts - dts"), reader.column(count - 1, "dts")
     size, gap = reader.column(count, "size"), reader.column(count - 1, "position")
     bits = np.frombuffer(reader.bytes(count, "flags"), np.uint8)
@@ -207,11 +240,11 @@ def _parse(data: bytes, payload_bytes: int | None) -> PacketIndex:
 class _Reader:
     """Takes the parts of an index one after the other, each within its bytes."""
 
-    def __init__(self, data: bytes, at: int) -> None:
+    def __init__(self, data: memoryview, at: int) -> None:
         self.data = data
         self.at = at
 
-    def bytes(self, size: int, place: str) -> bytes:
+    def bytes(self, size: int, place: str) -> memoryview:
         """The next bytes."""
         end = self.at + size
         if end > len(self.data):
@@ -221,7 +254,7 @@ class _Reader:
 
     def name(self, size: int, place: str) -> str:
         """The next bytes as a name of FFmpeg."""
-        found = self.bytes(size, place).decode("latin-1")
+        found = str(self.bytes(size, place), "latin-1")
         _check_name(found, place)
         return found
 
@@ -236,8 +269,9 @@ class _Reader:
         too_large = abs(base) > MOST_TIME or base + step * most > MOST_TIME or (most > 0 and step > MOST_TIME)
         if step < 1 or too_large:
             raise FormatError(place=place, expected=f"a step, and values up to {MOST_TIME}", found="larger values")
-        # without integers above 0, any step will do
-        values: Ints = base + stored.astype(np.int64) * min(step, MOST_TIME)
+        values: Ints = stored.astype(np.int64)
+        values *= min(step, MOST_TIME)  # without integers above 0, any step will do
+        values += base
         return values
 
 
@@ -255,10 +289,14 @@ def _encode_column(values: Ints) -> bytes:
 
 def _summed(first: int, steps: Ints, place: str) -> Ints:
     """`first` and its sums with the steps. FormatError if a sum could leave the range of times."""
-    most = abs(first) + len(steps) * int(np.abs(steps).max(initial=0))
+    most = abs(first) + len(steps) * max(int(steps.max(initial=0)), -int(steps.min(initial=0)))
     if most > MOST_TIME and not _sums_fit(first, steps):
         raise FormatError(place=place, expected=f"values up to {MOST_TIME}", found="larger ones")
-    return np.concatenate([np.array([first], np.int64), first + np.cumsum(steps)])
+    sums = np.empty(len(steps) + 1, np.int64)
+    sums[0] = first
+    np.cumsum(steps, out=sums[1:])
+    sums[1:] += first
+    return sums
 
 
 def _sums_fit(first: int, steps: Ints) -> bool:
@@ -281,8 +319,7 @@ def _check(index: PacketIndex, payload_bytes: int | None) -> None:
     _check_name(facts.codec, "codec")
     _check_name(facts.pixel_format, "pixel format")
     most = MOST_TIME if payload_bytes is None else payload_bytes
-    end = index.position + index.size
-    shown = index.pts[index.shown]
+    shown = index.pts[index.frames]  # in ascending order
     rules = (
         (1 <= facts.width <= MOST_SIDE and 1 <= facts.height <= MOST_SIDE, f"a width and height up to {MOST_SIDE}"),
         (all(facts.time_base), "a time base above 0"),
@@ -290,15 +327,21 @@ def _check(index: PacketIndex, payload_bytes: int | None) -> None:
         (facts.rotation in _ROTATIONS, "a rotation by a multiple of 90 degrees"),
         (facts.range <= 2, "a range of 0, 1 or 2"),
         (facts.reorder <= MOST_REORDER, f"at most {MOST_REORDER} frames that are held back"),
+        (len(index.pts) <= MOST_PACKETS, f"at most {MOST_PACKETS} packets"),
         (len(index.extradata) <= MOST_EXTRADATA, f"at most {MOST_EXTRADATA} bytes of extradata"),
-        (bool((np.abs(index.pts) <= MOST_TIME).all()), f"times up to {MOST_TIME}"),
+        (max(int(index.pts.max()), -int(index.pts.min())) <= MOST_TIME, f"times up to {MOST_TIME}"),
         (bool((index.size >= 0).all()), "packets with a size"),
-        (not facts.slices or bool((index.position >= 0).all() and (end <= most).all()), "packets inside the payload"),
+        (not facts.slices or _lie_within(index, most), "packets inside the payload"),
         (bool(index.keyframe[0]), "a keyframe first"),
         (len(shown) > 0, "a packet that is shown"),
-        (len(np.unique(shown)) == len(shown), "a time of its own for every shown frame"),
-        (len(shown) > 0 and shown.max() < facts.end <= MOST_TIME, "an end after the last frame"),
+        (bool((shown[1:] != shown[:-1]).all()), "a time of its own for every shown frame"),
+        (len(shown) > 0 and shown[-1] < facts.end <= MOST_TIME, "an end after the last frame"),
     )
     broken = next((rule for holds, rule in rules if not holds), None)
     if broken is not None:
         raise FormatError(expected=broken, found="another index")
+
+
+def _lie_within(index: PacketIndex, size_bytes: int) -> bool:
+    """Whether all packets lie in a payload of this size."""
+    return int(index.position.min()) >= 0 and int((index.position + index.size).max()) <= size_bytes

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, require
 from mx8shards.media.containers import opened
-from mx8shards.media.video_decoding import LazyPayload, Payload
+from mx8shards.media.video_decoding import LazyPayload, Readable
 
 Samples = npt.NDArray[np.float32]
 
@@ -24,7 +24,7 @@ _PREROLL = Fraction(1, 4)  # seconds that are decoded before a part, because cod
 _PADDING = Fraction(1, 10)  # seconds on both sides, for the filter that changes the rate
 
 
-def decode_audio(video: Payload, begin: Fraction, out: Samples, rate: int) -> None:
+def decode_audio(video: Readable, begin: Fraction, out: Samples, rate: int) -> None:
     """Fill `out`, channels × samples, with the sound from `begin` on, in seconds of the container. Silence is zeros.
 
     DecodeError if there is no sound, or FFmpeg cannot decode it.

@@ -11,13 +11,23 @@ from typing import Any
 import numpy as np
 
 from mx8shards.errors import DecodeError
-from mx8shards.format.clip_times import SOUND, ClipFrames, bounds_of
-from mx8shards.format.packet_index import PacketIndex
+from mx8shards.format.clip_times import SOUND, bounds_of
 from mx8shards.kernels.records import MAPPED, OK
 from mx8shards.media.audio_decoding import decode_audio
 from mx8shards.media.clip_counts import ClipCounts
-from mx8shards.media.clip_sweeps import Array, copier, failing, frames_in, payloads_of, read_index, require_clips
-from mx8shards.media.video_decoding import Payload
+from mx8shards.media.clip_sweeps import (
+    Array,
+    copier,
+    failing,
+    frames_in,
+    need_parts,
+    payloads_of,
+    require_clips,
+    rows_of_videos,
+)
+from mx8shards.media.index_reading import IndexReader, Indices
+from mx8shards.media.picture_memory import LargeMemory
+from mx8shards.media.video_decoding import PayloadBytes
 from mx8shards.stages import RAGGED, DecoderContext, Stage, Work
 
 _MOST_BYTES = 1 << 26  # of the sound of a clip
@@ -29,7 +39,6 @@ _COPIES = 8  # of the samples of a clip in several rates and forms, while they a
 class Part:
     """The sound of one row: when it begins in the container, in seconds, and its samples."""
 
-    index: PacketIndex
     begin: Fraction
     samples: int
 
@@ -48,30 +57,39 @@ class AudioClips(Stage):
         self.outputs = {self._key: RAGGED}
         self.decoders: Mapping[str, Callable[[memoryview], Any]] = {self._key: partial(_decode_row, channels)}
         self._most_bytes = min(_MOST_BYTES, context.scratch_bytes // 2 // context.threads // _COPIES)
-        self.scratch_bytes = self._most_bytes * _COPIES * context.threads
+        half = context.scratch_bytes // 2
+        self._large: LargeMemory = context.shared.setdefault("large pictures", LargeMemory(half))
+        self._reader = IndexReader(self._columns, context.number, self._large)
+        self.scratch_bytes = (
+            self._most_bytes * _COPIES * context.threads
+            + self._large.most_bytes
+            + self._reader.most_bytes(context.threads)
+        )
         self._counts = ClipCounts()
 
     def narrow(self, work: Work) -> bool:
         """Find the part of the sound of each row. The whole payload is needed."""
         payloads = payloads_of(work, self._context.number)
-        work.spans[:, self._context.number] = payloads
         parts: dict[int, Part] = {}
-        for row in np.flatnonzero(work.rows["status"] == OK).tolist():
-            with failing(work, [row], self._counts):
-                index = read_index(work, row, self._columns.packets, self._context.number)
-                parts[row] = self._part(index, frames_in(work, row, index, self._columns))
+        for rows in rows_of_videos(work):
+            with failing(work, rows, self._counts), self._reader.indices(work, rows[0]) as indices:
+                for row in rows:
+                    with failing(work, [row], self._counts):
+                        parts[row] = self._part(work, row, indices)
         work.notes[self] = parts
+        need_parts(work, payloads, {row: [(0, int(payloads["size"][row]))] for row in parts})
         return bool((work.rows["way"] == MAPPED).all())
 
-    def _part(self, index: PacketIndex, clip: ClipFrames) -> Part:
+    def _part(self, work: Work, row: int, indices: Indices) -> Part:
         """The sound of a clip; DecodeError if it is too long."""
-        begin, end = bounds_of(clip, index)
+        index = indices.video
+        begin, end = bounds_of(frames_in(work, row, indices, self._columns), index)
         samples = round((end - begin) * self._rate)
         if samples * self._channels * 4 > self._most_bytes:
             found = f"{float(end - begin):.1f} s"
             raise DecodeError(expected=f"sound of {self._most_bytes} bytes", found=found, reason="unsupported")
         first = int(index.pts[index.frames[0]])
-        return Part(index, begin + first * Fraction(*index.facts.time_base), samples)
+        return Part(begin + first * Fraction(*index.facts.time_base), samples)
 
     def measure(self, work: Work) -> Mapping[str, Array]:
         """The bytes of the samples of each row."""
@@ -96,7 +114,7 @@ class AudioClips(Stage):
     def _decode(self, work: Work, row: int, part: Part) -> None:
         begin, size = payloads_of(work, self._context.number)[row].tolist()
         out = np.zeros((self._channels, part.samples), np.float32)
-        decode_audio(Payload(part.index, size, copier(work, row, begin, size)), part.begin, out, self._rate)
+        decode_audio(PayloadBytes(size, copier(work, row, begin, size)), part.begin, out, self._rate)
         region, bank = work.region(self._key), work.whole
         at = region.values + int(bank[region.offsets :][8 * row : 8 * row + 8].view(np.int64)[0])
         bank[at : at + out.nbytes] = out.reshape(-1).view(np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError
-from mx8shards.format.packet_index import PacketIndex
+from mx8shards.format.packet_index import VideoFacts
 from mx8shards.kernels import boxes, video_frames
 from mx8shards.media.crop_settings import CropSettings
 from mx8shards.media.picture_memory import ThreadMemory
@@ -55,11 +55,11 @@ class ClipPainter:
     """
 
     def __init__(
-        self, painting: Painting, targets: Sequence[Array], index: PacketIndex, draws: Array, memory: ThreadMemory
+        self, painting: Painting, targets: Sequence[Array], facts: VideoFacts, draws: Array, memory: ThreadMemory
     ) -> None:
         self._painting = painting
         self._targets = targets
-        self._frame = frame_record(index.facts)
+        self._frame = frame_record(facts)
         self._draws = draws
         self._memory = memory
         self._boxes: dict[int, Array] = {}

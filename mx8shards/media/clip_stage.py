@@ -13,19 +13,40 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, FormatError
-from mx8shards.format.clip_times import ClipFrames, seconds_of
-from mx8shards.format.packet_index import PacketIndex
 from mx8shards.format.randomness import occurrences_of, uniforms
 from mx8shards.kernels.boxes import DRAWS
-from mx8shards.kernels.records import MAPPED, OK
+from mx8shards.kernels.records import MAPPED
 from mx8shards.media.clip_counts import ClipCounts
 from mx8shards.media.clip_painting import ClipPainter, Painting
-from mx8shards.media.clip_sweeps import Sweep, copier, failing, frames_in, payloads_of, read_index, require_clips
+from mx8shards.media.clip_sweeps import (
+    Clip,
+    Span,
+    Sweep,
+    clip_in,
+    copier,
+    failing,
+    need_parts,
+    note_bytes,
+    payloads_of,
+    require_clips,
+    rows_of_videos,
+    sweep_of,
+)
 from mx8shards.media.crop_settings import CropSettings
+from mx8shards.media.index_reading import IndexReader, payload_bytes
+from mx8shards.media.packet_plan import Ints, Stretch, from_start, stretches
 from mx8shards.media.picture_memory import LargeMemory, ThreadMemory, thread_bytes
 from mx8shards.media.video_colour import frame_record
 from mx8shards.media.video_decoders import Decoders
-from mx8shards.media.video_decoding import Payload, Planes, decode_frames
+from mx8shards.media.video_decoding import (
+    Decoded,
+    PayloadBytes,
+    Planes,
+    TakeFrame,
+    decode_container,
+    decode_stretches,
+    frame_missing,
+)
 from mx8shards.stages import DecoderContext, Output, Stage, Work
 
 Array = npt.NDArray[Any]
@@ -74,7 +95,11 @@ class Clips(Stage):
         self._decoders: Decoders = context.shared.setdefault("video decoders", Decoders(half))
         self._large: LargeMemory = context.shared.setdefault("large pictures", LargeMemory(half))
         threads = self._thread_bytes * context.threads
-        self.scratch_bytes = threads + self._large.most_bytes + self._decoders.most_bytes
+        self._reader = IndexReader(self._columns, context.number, self._large)
+        self.scratch_bytes = (
+            threads + self._large.most_bytes + self._decoders.most_bytes + self._reader.most_bytes(context.threads)
+        )
+        self.note_bytes = note_bytes(self._times.frames)
 
     def open_thread(self) -> ThreadResource:
         """The resource of one thread."""
@@ -89,28 +114,27 @@ class Clips(Stage):
     def narrow(self, work: Work) -> bool:
         """Find the frames of each clip, and narrow the spans of videos to the packets that are decoded."""
         payloads = payloads_of(work, self._context.number)
-        plan = Plan(self._sweeps(work), payloads, self._draw(work))
-        work.notes[self] = plan
-        spans = work.spans[:, self._context.number]
-        spans["size"] = 0
-        for row, sweep in plan.sweeps.items():
-            begin, size = sweep.needed(int(payloads["size"][row]))
-            spans["begin"][row], spans["size"][row] = payloads["begin"][row] + begin, size
-        return bool((work.rows["way"] == MAPPED).all() or (spans["size"] != payloads["size"]).any())
+        plan = work.notes[self] = Plan({}, payloads, self._draw(work))
+        needed: dict[int, list[Span]] = {}
+        for rows in rows_of_videos(work):
+            with failing(work, rows, self._counts):
+                found = self._sweep(work, rows)
+                if found is not None:
+                    sweep, spans = found
+                    plan.sweeps[sweep.row], needed[sweep.row] = sweep, spans
+        shrunk = need_parts(work, payloads, needed)
+        return shrunk or bool((work.rows["way"] == MAPPED).all())
 
-    def _sweeps(self, work: Work) -> dict[int, Sweep]:
-        """The sweeps of a batch. Rows whose index is missing or damaged are refused."""
-        videos: dict[int, Sweep] = {}
-        for row in np.flatnonzero(work.rows["status"] == OK).tolist():
-            sample_id = int(work.rows["sample_id"][row])
-            with failing(work, [row], self._counts):
-                if sample_id in videos:
-                    index = videos[sample_id].index
-                else:
-                    index = read_index(work, row, self._columns.packets, self._context.number)
-                clip = frames_in(work, row, index, self._columns)
-                videos.setdefault(sample_id, Sweep(index)).clips[row] = clip
-        return {sweep.row: sweep for sweep in videos.values()}
+    def _sweep(self, work: Work, rows: list[int]) -> tuple[Sweep, list[Span]] | None:
+        """The sweep of the clips of one video, and where its bytes lie. Clips beyond its end are refused."""
+        clips: dict[int, Clip] = {}
+        with self._reader.indices(work, rows[0]) as indices:
+            for row in rows:
+                with failing(work, [row], self._counts):
+                    clips[row] = clip_in(work, row, indices, self._columns)
+            if not clips:
+                return None
+            return sweep_of(indices.video, clips, payload_bytes(work, rows[0], self._context.number))
 
     def _draw(self, work: Work) -> Array:
         """The random numbers of the crop of each row."""
@@ -124,7 +148,7 @@ class Clips(Stage):
         """The cost of each sweep, for its first row: in proportion to the pixels that are decoded."""
         costs = np.zeros(len(work.rows), np.int64)
         for row, sweep in work.notes[self].sweeps.items():
-            facts = sweep.index.facts
+            facts = sweep.stream.facts
             costs[row] = _COST_OF_PIXEL * facts.width * facts.height * self._times.frames * len(sweep.clips)
         return costs
 
@@ -152,28 +176,49 @@ class Clips(Stage):
     def _decode(self, work: Work, sweep: Sweep, resource: ThreadResource) -> None:
         """Decode the clips of one video into the bank."""
         plan: Plan = work.notes[self]
-        row, wanted = sweep.row, sweep.wanted()
-        begin, size = plan.payloads[row].tolist()
+        wanted = sweep.wanted()
         targets = [work.array(key, output) for key, output in self._pixels.items()]
-        painter = ClipPainter(self._painting, targets, sweep.index, plan.draws, resource.memory)
+        painter = ClipPainter(self._painting, targets, sweep.stream.facts, plan.draws, resource.memory)
 
         def take(packet: int, planes: Planes) -> None:
             painter.paint(wanted[packet], planes)
 
-        counts = decode_frames(
-            Payload(sweep.index, size, copier(work, row, begin, size)), sweep.packets(), self._decoders, take
-        )
+        counts, missing = self._frames(work, sweep, np.array(list(wanted), np.int64), take)
+        if len(missing):
+            row, t = wanted[int(missing[0])][0]
+            raise frame_missing(int(sweep.clips[row].frames.numbers[t]))
         self._counts.decoded(len(sweep.clips), counts)
         for row, clip in sweep.clips.items():
-            for key, value in self._facts(sweep.index, clip).items():
+            for key, value in self._facts(sweep, clip).items():
                 work.array(key, self.outputs[key])[row] = value
 
-    def _facts(self, index: PacketIndex, clip: ClipFrames) -> Mapping[str, Any]:
+    def _frames(self, work: Work, sweep: Sweep, wanted: Ints, take: TakeFrame) -> tuple[Decoded, Ints]:
+        """Decode the frames of these packets: counts, and the packets that gave no good frame."""
+        begin, size = work.notes[self].payloads[sweep.row].tolist()
+        payload = PayloadBytes(size, copier(work, sweep.row, begin, size))
+        if not sweep.stream.facts.slices:
+            sizes = self._reader.copied(work, sweep.row, lambda index: index.size.copy())
+            with self._reader.room(sizes.nbytes):
+                return decode_container(sweep.stream, sizes, payload, wanted, self._decoders, take)
+        parts = sweep.parts or self._reader.copied(work, sweep.row, lambda index: stretches(index, wanted))
+        counts, missing = self._stretches(sweep, parts, payload, take)
+        if len(missing):
+            begin_part = self._reader.copied(work, sweep.row, lambda index: from_start(index, missing))
+            more, missing = self._stretches(sweep, [begin_part], payload, take)
+            counts.add(more)
+        return counts, missing
+
+    def _stretches(
+        self, sweep: Sweep, parts: list[Stretch], payload: PayloadBytes, take: TakeFrame
+    ) -> tuple[Decoded, Ints]:
+        with self._reader.room(sum(part.nbytes for part in parts)):
+            return decode_stretches(sweep.stream, parts, payload.copy, self._decoders, take)
+
+    def _facts(self, sweep: Sweep, clip: Clip) -> Mapping[str, Any]:
         """The outputs beside the pixels."""
-        begin, end = seconds_of(clip, index)
-        values: list[Any] = [clip.numbers, clip.valid, begin, end]
+        values: list[Any] = [clip.frames.numbers, clip.frames.valid, *clip.bounds]
         if self._painting.layout == "planes":
-            values.append(frame_record(index.facts)["colour"][0])
+            values.append(frame_record(sweep.stream.facts)["colour"][0])
         return dict(zip(_fact_outputs(self._context.column, 0, self._painting.layout), values, strict=True))
 
     def reason(self, sample_id: int) -> Exception | None:

@@ -6,35 +6,54 @@ The functions below `Sweep` are what stages of clips have in common.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, FormatError, SettingError, require
-from mx8shards.format.clip_times import START, ClipFrames, IndexFile, frames_of, is_short
-from mx8shards.format.packet_index import PacketIndex, parse_packet_index
+from mx8shards.format.clip_times import START, ClipFrames, frames_of, is_short, seconds_of
+from mx8shards.format.packet_index import PacketIndex
 from mx8shards.kernels.payloads import copy_payload
-from mx8shards.kernels.records import READ_FAILED, REFUSED
+from mx8shards.kernels.records import OK, READ_FAILED, REFUSED, SPAN
 from mx8shards.media.clip_counts import ClipCounts, class_of
-from mx8shards.media.packet_plan import Ints, stretches
+from mx8shards.media.index_reading import Indices
+from mx8shards.media.packet_plan import Ints, Stretch, merged_spans, stretches
 from mx8shards.media.video_decoding import Copy
+from mx8shards.media.video_memory import Stream
 from mx8shards.stages import ClipColumns, DecoderContext, Work
 
 Array = npt.NDArray[Any]
 
 Place = tuple[int, int]  # a row and the number of a frame in its clip
+Span = tuple[int, int]
+
+_KEPT_PACKETS = 512  # per clip: of sweeps with more, the packet index is read again when they are decoded
+_PACKET_BYTES = 5 * 8 + 1
+_ROW_BYTES = 4 << 10  # of the objects of a clip
 
 
-@dataclass
+class Clip(NamedTuple):
+    """The frames of a clip, the packets that they are decoded from, and when it begins and ends in seconds."""
+
+    frames: ClipFrames
+    packets: Ints
+    bounds: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """The clips of one video in a batch, by row. The first of these rows stands for the video."""
+    """The clips of one video in a batch, by row. The first of these rows stands for the video.
 
-    index: PacketIndex
-    clips: dict[int, ClipFrames] = field(default_factory=dict)
+    `parts` are the packets to decode; None if they have to be found in the packet index.
+    """
+
+    stream: Stream
+    clips: Mapping[int, Clip]
+    parts: list[Stretch] | None
 
     @property
     def row(self) -> int:
@@ -45,45 +64,43 @@ class Sweep:
         """The places that want the frame of each packet, in ascending order of the packets."""
         found: defaultdict[int, list[Place]] = defaultdict(list)
         for row, clip in self.clips.items():
-            for t, packet in enumerate(self.index.frames[clip.numbers].tolist()):
+            for t, packet in enumerate(clip.packets.tolist()):
                 found[packet].append((row, t))
         return dict(sorted(found.items()))
 
-    def packets(self) -> Ints:
-        """The packets whose frames are wanted, in ascending order."""
-        found: Ints = np.unique(np.concatenate([self.index.frames[clip.numbers] for clip in self.clips.values()]))
-        return found
-
     def split(self) -> list[Sweep]:
         """A sweep for each clip."""
-        return [Sweep(self.index, {row: clip}) for row, clip in self.clips.items()]
-
-    def needed(self, size: int) -> tuple[int, int]:
-        """Where the bytes lie that are decoded, in a payload of this size: offset and size."""
-        if not self.index.facts.slices:
-            return 0, size
-        packets = np.concatenate([part.packets for part in stretches(self.index, self.packets())])
-        begin = int(self.index.position[packets].min())
-        return begin, int((self.index.position + self.index.size)[packets].max()) - begin
+        return [Sweep(self.stream, {row: clip}, None) for row, clip in self.clips.items()]
 
 
-def read_index(work: Work, row: int, source: int | IndexFile, video: int | None = None) -> PacketIndex:
-    """The packet index of a row, in the column with this number or in a file.
+def note_bytes(frames: int) -> int:
+    """The most memory that a sweep takes per clip, until it is decoded."""
+    return _ROW_BYTES + _KEPT_PACKETS * _PACKET_BYTES + frames * (8 + 8 + 1)
 
-    `video`: the number of the column of the video that it describes. OSError if it cannot be read, FormatError or
-    DecodeError if there is none.
-    """
-    if isinstance(source, int):
-        begin, size = work.spans[row, source].tolist()
-        memory = np.empty(size, np.uint8)
-        if not copy_payload(work.shards, work.rows[row], begin, size, memory.ctypes.data):
-            raise OSError("the packet index cannot be read")
-        data = memory.tobytes()
-    else:
-        data = source.read(int(work.rows["sample_id"][row]))
-    if not data:
-        raise DecodeError(expected="a packet index", found="an empty one", reason="missing")
-    return parse_packet_index(data, None if video is None else int(work.spans[row, video]["size"]))
+
+def sweep_of(index: PacketIndex, clips: Mapping[int, Clip], size: int) -> tuple[Sweep, list[Span]]:
+    """The sweep of these clips of a video, and where the bytes lie that it needs, in a payload of this size."""
+    if not index.facts.slices:
+        return Sweep(Stream.of(index), clips, None), [(0, size)]
+    parts = stretches(index, np.unique(np.concatenate([clip.packets for clip in clips.values()])))
+    few = sum(len(part.packets) for part in parts) <= _KEPT_PACKETS * len(clips)
+    return Sweep(Stream.of(index), clips, parts if few else None), merged_spans(parts)
+
+
+def clip_in(work: Work, row: int, indices: Indices, columns: ClipColumns) -> Clip:
+    """The clip in a row; DecodeError if its video is shorter than its facts say."""
+    index = indices.video
+    frames = frames_in(work, row, indices, columns)
+    return Clip(frames, index.frames[frames.numbers], seconds_of(frames, index))
+
+
+def frames_in(work: Work, row: int, indices: Indices, columns: ClipColumns) -> ClipFrames:
+    """The frames of the clip in a row; DecodeError if its video is shorter than its facts say."""
+    start, (index, clock) = int(work.extras[START][row]), indices
+    if is_short(columns.times, start, clock):
+        found = f"{len(clock.frames)} frames"
+        raise DecodeError(expected=f"a clip that begins at {start}", found=found, reason="short")
+    return frames_of(columns.times, start, index, clock)
 
 
 def require_clips(context: DecoderContext) -> ClipColumns:
@@ -100,19 +117,31 @@ def require_clips(context: DecoderContext) -> ClipColumns:
 
 
 def payloads_of(work: Work, number: int) -> Array:
-    """The spans of the payloads of a column, as they were before stages narrowed them."""
-    found: Array = work.notes.setdefault(("payloads", number), work.spans[:, number].copy())
+    """The spans of the payloads of a column. At first, they become empty in `work`: stages add the parts they need."""
+    key = "payloads", number
+    if key not in work.notes:
+        work.notes[key] = work.spans[:, number].copy()
+        work.spans["size"][:, number] = 0
+    found: Array = work.notes[key]
     return found
 
 
-def frames_in(work: Work, row: int, index: PacketIndex, columns: ClipColumns) -> ClipFrames:
-    """The frames of the clip in a row; DecodeError if the video is shorter than its facts say."""
-    start = int(work.extras[START][row])
-    clock = index if columns.clock == columns.packets else read_index(work, row, columns.clock)
-    if is_short(columns.times, start, clock):
-        found = f"{len(clock.frames)} frames"
-        raise DecodeError(expected=f"a clip that begins at {start}", found=found, reason="short")
-    return frames_of(columns.times, start, index, clock)
+def rows_of_videos(work: Work) -> list[list[int]]:
+    """The good rows of each video."""
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for row in np.flatnonzero(work.rows["status"] == OK).tolist():
+        found[int(work.rows["sample_id"][row])].append(row)
+    return list(found.values())
+
+
+def need_parts(work: Work, payloads: Array, needed: Mapping[int, list[Span]]) -> bool:
+    """Add the parts of payloads that the rows need: where each begins and ends. Whether they are less than all."""
+    spans = [(row, begin, end - begin) for row, parts in needed.items() for begin, end in parts]
+    rows, begins, sizes = np.array(spans, np.int64).reshape(-1, 3).T
+    found = np.empty(len(rows), SPAN)
+    found["begin"], found["size"] = payloads["begin"][rows] + begins, sizes
+    work.parts.append((rows, found))
+    return int(sizes.sum()) < int(payloads["size"].sum())
 
 
 def copier(work: Work, row: int, begin: int, size: int) -> Copy:

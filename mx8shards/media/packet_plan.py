@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,17 +11,33 @@ import numpy.typing as npt
 from mx8shards.format.packet_index import PacketIndex
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 class Stretch(NamedTuple):
-    """Packets that a decoder gets one after another, beginning with a keyframe: their numbers, and the wanted ones.
+    """Packets that a decoder gets one after another, beginning with a keyframe: all that decoding them takes.
 
-    `covered` is the number of packets from the first to the last of them.
+    packets, position, size, keyframe    their numbers, and what the packet index says of each
+    wanted                               the numbers of those whose frames are wanted
+    covered                              the number of packets from the first to the last of them
     """
 
     packets: Ints
+    position: Ints
+    size: Ints
+    keyframe: Bools
     wanted: Ints
     covered: int
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays."""
+        return sum(each.nbytes for each in self[:5])
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where they begin and end in the payload."""
+        return int(self.position.min()), int((self.position + self.size).max())
 
 
 def stretches(index: PacketIndex, wanted: Ints) -> list[Stretch]:
@@ -64,4 +81,24 @@ def _stretch(index: PacketIndex, begin: int, wanted: Ints) -> Stretch:
     end = int(wanted[-1]) + 1
     needed = ~index.disposable[begin:end]
     needed[wanted - begin] = True
-    return Stretch(begin + np.flatnonzero(needed), wanted, end - begin)
+    packets = begin + np.flatnonzero(needed)
+    columns = index.position[packets], index.size[packets], index.keyframe[packets]
+    return Stretch(packets, *columns, wanted, end - begin)
+
+
+def from_start(index: PacketIndex, wanted: Ints) -> Stretch:
+    """All packets from the first to the last wanted one, if a keyframe does not start decoding after all."""
+    end = int(wanted[-1]) + 1
+    columns = index.position[:end].copy(), index.size[:end].copy(), index.keyframe[:end].copy()
+    return Stretch(np.arange(end), *columns, wanted, end)
+
+
+def merged_spans(parts: Iterable[Stretch]) -> list[tuple[int, int]]:
+    """Where the bytes of stretches begin and end in the payload, in ascending order; those that overlap are one."""
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(part.span for part in parts):
+        if found and begin <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((begin, end))
+    return found

@@ -12,8 +12,8 @@ from threading import Condition
 from typing import Any, NamedTuple
 
 from mx8shards.errors import DecodeError, require
-from mx8shards.format.packet_index import CODECS, PacketIndex, VideoFacts
-from mx8shards.media.video_memory import decoder_bytes
+from mx8shards.format.packet_index import CODECS, VideoFacts
+from mx8shards.media.video_memory import Described, decoder_bytes
 
 _NAMES = {"av1": "libdav1d"}  # FFmpeg's own decoder "av1" needs a GPU
 _EDGES = 256  # pixels that decoders may allocate beside and below a frame
@@ -58,7 +58,7 @@ class Decoders:
                 self._close_idle(self.most_bytes)
 
     @contextmanager
-    def decoder(self, index: PacketIndex) -> Iterator[Any]:
+    def decoder(self, index: Described) -> Iterator[Any]:
         """A decoder for this video, which no other thread uses meanwhile. It has decoded nothing yet, or was reset."""
         key = _Key(index.facts.codec, index.facts.width, index.facts.height, index.extradata)
         size = decoder_bytes(index)
@@ -122,7 +122,7 @@ def most_pixels(facts: VideoFacts) -> int:
     return (facts.width + _EDGES) * (facts.height + _EDGES)
 
 
-def _opened(index: PacketIndex) -> Any:
+def _opened(index: Described) -> Any:
     """A new decoder with one thread, that refuses frames of more pixels than the index says."""
     codec_module = require("av.codec", "video")
     facts = index.facts

@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,10 @@ import numpy.typing as npt
 from mx8shards.errors import DecodeError, require
 from mx8shards.format.packet_index import CODECS, PacketIndex, VideoFacts
 from mx8shards.media.containers import codec_name, oddities, opened
-from mx8shards.media.packet_plan import Ints, Stretch, stretches
+from mx8shards.media.packet_plan import Ints, Stretch, from_start, stretches
 from mx8shards.media.video_colour import FORMATS
 from mx8shards.media.video_decoders import Decoders, most_pixels
-from mx8shards.media.video_memory import decoder_bytes
+from mx8shards.media.video_memory import Described, Stream, decoder_bytes
 
 Bytes = npt.NDArray[np.uint8]
 Planes = tuple[Bytes, Bytes, Bytes]
@@ -49,6 +49,26 @@ class Decoded:
         self.frames += other.frames
 
 
+class Readable(Protocol):
+    """Bytes of a known size, of which parts can be copied."""
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+
+    @property
+    def copy(self) -> Copy:
+        """The function that copies parts."""
+
+
+@dataclass(frozen=True)
+class PayloadBytes:
+    """A payload without its packet index: its size, and the function that copies parts of it."""
+
+    size: int
+    copy: Copy
+
+
 @dataclass(frozen=True)
 class Payload:
     """A video: its packet index, its size, and the function that copies parts of it."""
@@ -60,35 +80,39 @@ class Payload:
 
 def decode_frames(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFrame) -> Decoded:
     """Decode the frames of these packets, in ascending order, and pass each on once. DecodeError if one is missing."""
-    if not video.index.facts.slices:
-        return _decode_all(video, wanted, decoders, take)
-    counts, missing = _decode_stretches(video, stretches(video.index, wanted), decoders, take)
-    if len(missing):  # a keyframe that does not start decoding after all: begin with the first packet
-        begin = Stretch(np.arange(int(missing[-1]) + 1), missing, int(missing[-1]) + 1)
-        more, missing = _decode_stretches(video, [begin], decoders, take)
-        counts.add(more)
+    index, stream = video.index, Stream.of(video.index)
+    if not index.facts.slices:
+        counts, missing = decode_container(stream, index.size, video, wanted, decoders, take)
+    else:
+        counts, missing = decode_stretches(stream, stretches(index, wanted), video.copy, decoders, take)
+        if len(missing):
+            more, missing = decode_stretches(stream, [from_start(index, missing)], video.copy, decoders, take)
+            counts.add(more)
     if len(missing):
-        raise _missing(video.index, missing)
+        raise frame_missing(int(np.flatnonzero(index.frames == missing[0])[0]))
     return counts
 
 
-def _decode_stretches(
-    video: Payload, parts: list[Stretch], decoders: Decoders, take: TakeFrame
+def decode_stretches(
+    stream: Stream, parts: list[Stretch], copy: Copy, decoders: Decoders, take: TakeFrame
 ) -> tuple[Decoded, Ints]:
-    """Decode the wanted frames of these stretches; counts, and the wanted packets that gave no good frame."""
+    """Decode the wanted frames of these stretches; counts, and the wanted packets that gave no good frame.
+
+    If there are any, a keyframe may not start decoding, although its index says so: decode them with `from_start`.
+    """
     errors = require("av.error", "video")
     counts = Decoded()
     missing: list[int] = []
     try:
-        with decoders.decoder(video.index) as context:
+        with decoders.decoder(stream) as context:
             for part in parts:
                 counts.packets_fed += len(part.packets)
                 counts.packets_covered += part.covered
                 awaited = set(part.wanted.tolist())
-                for frame in _decoded(video, context, part.packets):
+                for frame in _decoded(stream, part, copy, context):
                     counts.frames += 1
                     if frame.pts in awaited and not frame.is_corrupt:
-                        take(frame.pts, planes_of(frame, video.index))
+                        take(frame.pts, planes_of(frame, stream))
                         awaited.discard(frame.pts)
                     del frame
                 missing += awaited
@@ -99,19 +123,18 @@ def _decode_stretches(
     return counts, np.array(sorted(missing), np.int64)
 
 
-def _decoded(video: Payload, context: Any, packets: Ints) -> Iterator[Any]:
+def _decoded(stream: Stream, part: Stretch, copy: Copy, context: Any) -> Iterator[Any]:
     """The frames of these packets in the order in which the decoder gives them."""
     new_packet = require("av", "video").Packet
-    index = video.index
     context.flush_buffers()
-    context.reorder_depth = index.facts.reorder  # FFmpeg would guess it, and drop frames until its guess is right
-    places = zip(packets.tolist(), index.position[packets].tolist(), index.size[packets].tolist(), strict=True)
-    for number, begin, size in places:
+    context.reorder_depth = stream.facts.reorder  # FFmpeg would guess it, and drop frames until its guess is right
+    columns = part.packets, part.position, part.size, part.keyframe
+    for number, begin, size, keyframe in zip(*(column.tolist() for column in columns), strict=True):
         packet = new_packet(size)
-        if not video.copy(begin, size, packet.buffer_ptr):
+        if not copy(begin, size, packet.buffer_ptr):
             raise OSError("the file is shorter than it was, or cannot be read")
         packet.pts = packet.dts = number
-        packet.is_keyframe = bool(index.keyframe[number])
+        packet.is_keyframe = keyframe
         with oddities():
             frames = context.decode(packet)
         yield from frames
@@ -121,38 +144,40 @@ def _decoded(video: Payload, context: Any, packets: Ints) -> Iterator[Any]:
     yield from frames
 
 
-def _decode_all(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFrame) -> Decoded:
-    """Decode in the order of the container up to the last wanted frame: for containers whose packets are not slices."""
-    index = video.index
+def decode_container(
+    stream: Stream, sizes: Ints, payload: Readable, wanted: Ints, decoders: Decoders, take: TakeFrame
+) -> tuple[Decoded, Ints]:
+    """Decode in the order of the container up to the last wanted frame: for containers whose packets are not slices.
+
+    `sizes` are those of all packets. Returns what `decode_stretches` does.
+    """
     awaited = set(wanted.tolist())
     counts = Decoded()
-    with decoders.memory(decoder_bytes(index)), closing(_demuxed(video)) as frames:
+    with decoders.memory(decoder_bytes(stream)), closing(_demuxed(stream, sizes, payload)) as frames:
         for number, frame in frames:
             counts.frames += 1
             if number in awaited:
-                take(number, planes_of(frame, index))
+                take(number, planes_of(frame, stream))
                 awaited.discard(number)
             del frame
             if not awaited:
                 break
     counts.packets_fed = counts.packets_covered = counts.frames
-    if awaited:
-        raise _missing(index, np.array(sorted(awaited)))
-    return counts
+    return counts, np.array(sorted(awaited), np.int64)
 
 
-def _demuxed(video: Payload) -> Generator[tuple[int, Any], None, None]:
+def _demuxed(stream: Stream, sizes: Ints, payload: Readable) -> Generator[tuple[int, Any], None, None]:
     """All frames of a container, with the numbers of their packets, which tell more than times: ASF has wrong ones."""
-    index, number = video.index, 0
-    with opened(io.BufferedReader(LazyPayload(video)), most_pixels(index.facts)) as container:
-        stream = _stream_of(container, index.facts)
-        context = stream.codec_context
+    facts, number = stream.facts, 0
+    with opened(io.BufferedReader(LazyPayload(payload)), most_pixels(facts)) as container:
+        source = _stream_of(container, facts)
+        context = source.codec_context
         context.thread_count = 1
         context.copy_opaque = True
-        context.options = {"max_pixels": str(most_pixels(index.facts))}
-        for packet in container.demux(stream):
+        context.options = {"max_pixels": str(most_pixels(facts))}
+        for packet in container.demux(source):
             if packet.size:
-                if number >= len(index.size) or packet.size != index.size[number]:
+                if number >= len(sizes) or packet.size != sizes[number]:
                     raise DecodeError(
                         expected="the packets of its index", found=f"another packet {number}", reason="corrupt"
                     )
@@ -182,9 +207,9 @@ def _stream_of(container: Any, facts: VideoFacts) -> Any:
 class LazyPayload(io.RawIOBase):
     """A payload as a file, of which only the parts that are read are copied."""
 
-    def __init__(self, video: Payload) -> None:
+    def __init__(self, payload: Readable) -> None:
         super().__init__()
-        self._video = video
+        self._payload = payload
         self._at = 0
 
     def readable(self) -> bool:
@@ -197,7 +222,7 @@ class LazyPayload(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to an offset from the beginning, from here or from the end; return the offset from the beginning."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._video.size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._payload.size}[whence]
         self._at = max(0, base + offset)
         return self._at
 
@@ -208,14 +233,14 @@ class LazyPayload(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read as many bytes as the buffer holds and the payload has."""
         to = np.frombuffer(buffer, np.uint8)
-        size = min(len(to), max(0, self._video.size - self._at))
-        if size and not self._video.copy(self._at, size, to.ctypes.data):
+        size = min(len(to), max(0, self._payload.size - self._at))
+        if size and not self._payload.copy(self._at, size, to.ctypes.data):
             raise OSError("the file is shorter than it was, or cannot be read")
         self._at += size
         return size
 
 
-def planes_of(frame: Any, index: PacketIndex) -> Planes:
+def planes_of(frame: Any, index: Described) -> Planes:
     """Y, Cb and Cr of a frame as arrays of whole rows with their padding; those of grey frames have no rows."""
     facts = index.facts
     if (frame.width, frame.height, frame.format.name) != (facts.width, facts.height, facts.pixel_format):
@@ -236,12 +261,6 @@ def _rows(plane: Any, rows: int) -> Bytes:
     return np.frombuffer(plane, np.uint8, rows * plane.line_size).reshape(rows, plane.line_size)
 
 
-def _missing(index: PacketIndex, packets: Ints) -> DecodeError:
-    """The error for frames that the decoder did not give."""
-    order = np.argsort(index.frames)
-    first = int(order[np.searchsorted(index.frames, packets[0], sorter=order)])
-    return DecodeError(
-        expected=f"frame {first} of {len(index.frames)}",
-        found=f"none, or a damaged one, for packet {int(packets[0])} of {len(index.pts)}",
-        reason="corrupt",
-    )
+def frame_missing(number: int) -> DecodeError:
+    """The error for a frame that the decoder did not give."""
+    return DecodeError(expected=f"frame {number}", found="none, or a damaged one", reason="corrupt")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mx8shards.format.packet_index import PacketIndex
+from typing import NamedTuple, Protocol
+
+from mx8shards.format.packet_index import PacketIndex, VideoFacts
 
 # Frames that a decoder keeps as references, besides those that it holds back to put them in order.
 _REFERENCES = {"h264": 16, "hevc": 16, "vp9": 8, "vp8": 4, "av1": 10, "mpeg4": 3, "mpeg2video": 3, "mpeg1video": 3}
@@ -25,17 +27,45 @@ _SIDE_BYTES = 1.0  # per pixel: motion vectors and other data of a frame
 _FIXED_BYTES = 2 << 20  # tables and buffers of a decoder
 
 
-def decoder_bytes(index: PacketIndex) -> int:
+class Described(Protocol):
+    """What a decoder has to know of a video: a packet index has it, and a Stream."""
+
+    @property
+    def facts(self) -> VideoFacts:
+        """What holds for the whole stream."""
+
+    @property
+    def extradata(self) -> bytes:
+        """What the decoder gets before the first packet."""
+
+    @property
+    def largest(self) -> int:
+        """The size of the largest packet."""
+
+
+class Stream(NamedTuple):
+    """What a decoder has to know of a video, without its packets."""
+
+    facts: VideoFacts
+    extradata: bytes
+    largest: int
+
+    @classmethod
+    def of(cls, index: PacketIndex) -> Stream:
+        """The stream that a packet index describes."""
+        return cls(index.facts, index.extradata, index.largest)
+
+
+def decoder_bytes(index: Described) -> int:
     """An upper estimate of the memory of a decoder with one thread, with its frames and its largest packet."""
     facts = index.facts
     width, height = facts.width + 2 * _EDGE, facts.height + 2 * _EDGE
     pixel_bytes = _SAMPLE_BYTES.get(facts.pixel_format, 3.0) + _SIDE_BYTES
     frames = _references(index) + facts.reorder + _MORE_FRAMES
-    packet = int(index.size.max(initial=0))
-    return int(width * height * pixel_bytes) * frames + 3 * packet + _FIXED_BYTES
+    return int(width * height * pixel_bytes) * frames + 3 * index.largest + _FIXED_BYTES
 
 
-def _references(index: PacketIndex) -> int:
+def _references(index: Described) -> int:
     """How many frames the decoder keeps as references."""
     facts, extradata = index.facts, index.extradata
     most = _REFERENCES.get(facts.codec, _MOST_REFERENCES)

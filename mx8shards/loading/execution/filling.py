@@ -67,6 +67,8 @@ class Filler:
         work = self.finder.find(group, reads)
         if reads and not self.finder.takes_all:
             advise_spans(work.rows, work.spans)
+            for rows, spans in work.parts:
+                advise_spans(work.rows[rows], spans[:, None])
         work.layout = lay_out(self.outputs, len(work.rows), self.finder.ragged_bytes(work))
         work.whole = np.asarray(reservation.take(work.layout.size_bytes))
         try:

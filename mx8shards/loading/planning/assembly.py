@@ -141,6 +141,7 @@ def reserve_fixed_memory(
     rows = steps.batch_size if steps.uneven == "pad" else min(steps.batch_size, max(1, steps.length))
     mean = mean_batch_bytes(dataset.shards, finder, rows)
     row_bytes = 2 * ROW.itemsize + len(finder.wanted) * (SPAN.itemsize + 8)  # 8: offsets of a batch
+    row_bytes += sum(stage.note_bytes for stage in finder.stages)
     record_bytes = rows * (row_bytes + 2 * extras_bytes(dataset.view, repeats=settings.order is not None))
     min_depth = 2 * pool.threads + 2
     max_depth = max(min_depth, min(_MAX_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))

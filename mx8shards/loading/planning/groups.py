@@ -30,6 +30,7 @@ class Measured(NamedTuple):
     totals: Ids
     measured: Mapping[str, Ids]
     notes: dict[Any, Any]
+    parts: list[tuple[Array, Array]]
 
 
 class Group(NamedTuple):

@@ -124,7 +124,7 @@ class PayloadFinder:
         ends = np.concatenate([[0], np.cumsum(np.sum(sizes, axis=0, dtype=np.int64))])
         if files:
             self.shard_table.files_s += clock() - begun
-        return np.diff(ends[bounds]), Measured(work.spans, work.totals, work.measured, work.notes)
+        return np.diff(ends[bounds]), Measured(work.spans, work.totals, work.measured, work.notes, work.parts)
 
 
 def _merged_outputs(stages: Sequence[Stage]) -> dict[str, Output]:

@@ -31,6 +31,7 @@ class Work:
     sample_ids: Ids
     measured: Mapping[str, Ids]
     notes: dict[Any, Any]
+    parts: list[tuple[Array, Array]]
 
     def __init__(self, group: Group, shards: Array, columns: int, reads: bool) -> None:
         self.epoch = group.epoch
@@ -42,9 +43,9 @@ class Work:
         self.absent = group.absent
         self.shards = shards
         found = group.measured or Measured(
-            np.empty((len(group.rows), columns), SPAN), np.empty(columns, np.int64), {}, {}
+            np.empty((len(group.rows), columns), SPAN), np.empty(columns, np.int64), {}, {}, []
         )
-        self.spans, self.totals, self.measured, self.notes = found
+        self.spans, self.totals, self.measured, self.notes, self.parts = found
 
     def conclude(self) -> int:
         """Store the sample_ids, and count the bad rows."""

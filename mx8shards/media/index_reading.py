@@ -1,0 +1,112 @@
+"""How do stages of clips read the packet indices of videos, in memory that counts in memory=?
+
+An index of a long video takes as much memory as many clips, so none is kept: it is parsed when a batch is planned, and
+what its clips need is copied out of it. Small indices are parsed by several threads at once, large ones by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from mx8shards.errors import DecodeError
+from mx8shards.format.clip_times import IndexFile
+from mx8shards.format.packet_index import HEAD_BYTES, PacketIndex, parse_packet_index, parsing_bytes
+from mx8shards.kernels.payloads import copy_payload
+from mx8shards.media.picture_memory import LargeMemory
+from mx8shards.stages import ClipColumns, Work
+
+_T = TypeVar("_T")
+
+_SMALL_BYTES = 256 << 10  # of an index that is parsed without waiting for others: about a minute of video
+
+
+class Indices(NamedTuple):
+    """The packet index of a video, and that of the video whose frames or moments count its clips: often the same."""
+
+    video: PacketIndex
+    clock: PacketIndex
+
+
+class IndexReader:
+    """Reads the packet indices of a column of videos.
+
+    columns   where the indices are
+    number    the number of the column of videos
+    large     the memory in which large indices are parsed
+    """
+
+    def __init__(self, columns: ClipColumns, number: int, large: LargeMemory) -> None:
+        self._sources = dict.fromkeys((columns.packets, columns.clock))
+        self._columns = columns
+        self._number = number
+        self._large = large
+
+    def most_bytes(self, threads: int) -> int:
+        """The memory of small indices, in this number of threads and the planner's."""
+        return _SMALL_BYTES * (threads + 1)
+
+    @contextmanager
+    def indices(self, work: Work, row: int) -> Iterator[Indices]:
+        """The indices for the video in a row. No reference to them may be kept after the block.
+
+        OSError if they cannot be read, FormatError or DecodeError if there are none or they are too large.
+        """
+        sizes = {source: _size(work, row, source) for source in self._sources}
+        need = sum(parsing_bytes(_read(work, row, source, HEAD_BYTES), size) for source, size in sizes.items())
+        with self.room(need):
+            found = {source: self._parsed(work, row, source, size) for source, size in sizes.items()}
+            yield Indices(found[self._columns.packets], found[self._columns.clock])
+
+    def copied(self, work: Work, row: int, part: Callable[[PacketIndex], _T]) -> _T:
+        """What `part` copies out of the index of the video in a row."""
+        with self.indices(work, row) as indices:
+            return part(indices.video)
+
+    def _parsed(self, work: Work, row: int, source: int | IndexFile, size: int) -> PacketIndex:
+        is_own = source == self._columns.packets
+        return parse_packet_index(
+            _read(work, row, source, size), payload_bytes(work, row, self._number) if is_own else None
+        )
+
+    def room(self, size_bytes: int) -> AbstractContextManager[None]:
+        """Memory for an index or a part of one. DecodeError if there is not that much."""
+        if size_bytes <= _SMALL_BYTES:
+            return nullcontext()
+        if size_bytes > self._large.most_bytes:
+            raise DecodeError(
+                expected=f"a packet index that is parsed in {self._large.most_bytes} bytes, an eighth of memory=",
+                found=f"one that may take {size_bytes}",
+                reason="unsupported",
+            )
+        return self._large.alone(size_bytes)
+
+
+def payload_bytes(work: Work, row: int, number: int) -> int:
+    """The size of a payload of a column whose spans stages have narrowed."""
+    return int(work.notes["payloads", number]["size"][row])
+
+
+def _size(work: Work, row: int, source: int | IndexFile) -> int:
+    """The size of an index; DecodeError if there is none."""
+    if isinstance(source, int):
+        size = int(work.spans["size"][row, source])
+    else:
+        size = source.size(int(work.rows["sample_id"][row]))
+    if not size:
+        raise DecodeError(expected="a packet index", found="an empty one", reason="missing")
+    return size
+
+
+def _read(work: Work, row: int, source: int | IndexFile, size: int) -> memoryview:
+    """The first `size` bytes of an index, or all if it has fewer."""
+    if not isinstance(source, int):
+        return memoryview(source.read(int(work.rows["sample_id"][row]), size))
+    begin, whole = work.spans[row, source].tolist()
+    memory = np.empty(min(size, whole), np.uint8)
+    if not copy_payload(work.shards, work.rows[row], begin, len(memory), memory.ctypes.data):
+        raise OSError("the packet index cannot be read")
+    return memory.data
