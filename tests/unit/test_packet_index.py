@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 
 from mx8shards.errors import FormatError
 from mx8shards.format.packet_index import (
+    HEAD_BYTES,
+    MOST_PACKETS,
     MOST_TIME,
     PacketIndex,
     VideoFacts,
     encode_packet_index,
     parse_packet_index,
+    parsing_bytes,
 )
 
 ARRAYS = ("pts", "dts", "position", "size", "keyframe", "disposable", "shown")
@@ -190,3 +194,26 @@ def test_a_step_beyond_the_largest_time_is_refused_also_from_a_low_base():
     new = struct.pack("<qQB", -MOST_TIME, 2 * MOST_TIME, 1) + b"\0\1"
     with pytest.raises(FormatError, match="dts: expected a step"):
         parse_packet_index(whole.replace(old, new))
+
+
+@pytest.mark.parametrize("unit", [1, 1 << 30])
+def test_parsing_takes_no_more_memory_than_the_header_tells(unit: int) -> None:
+    count, rng = 20_000, np.random.default_rng(2)
+    pts, dts, position = (rng.permutation(count) * unit for _ in range(3))
+    data = encode_packet_index(made(pts, dts, position, rng.integers(0, 1 << 30, count)))
+    tracemalloc.start()
+    try:
+        assert len(parse_packet_index(data).frames) == count
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak + len(data) <= parsing_bytes(data[:HEAD_BYTES], len(data))
+
+
+def test_an_index_of_too_many_packets_is_refused() -> None:
+    head = encode_packet_index(simple())
+    data = head[:66] + struct.pack("<I", MOST_PACKETS + 1) + head[70:] + bytes(MOST_PACKETS)
+    with pytest.raises(FormatError, match="expected known flags and packets"):
+        parse_packet_index(data)
+    with pytest.raises(FormatError, match="expected b'MX8PKT1"):
+        parsing_bytes(data[1:], 100)
