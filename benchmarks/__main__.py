@@ -1,6 +1,7 @@
 """How are the benchmarks run?
 
-python -m benchmarks CASE [--quick] [--rounds N] [--json FILE] [--directory DIR] [--before CHECKOUT]
+python -m benchmarks CASE [--quick] [--rounds N] [--json FILE] [--directory DIR] [--keep] [--only TEXT]
+                          [--before CHECKOUT]
 python -m benchmarks table      generate the tables in benchmarks/README.md and the README's chart from the results
 """
 
@@ -51,6 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
         help="a directory on the disk to measure (default: the temporary directory)",
     )
     parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the data in DIR, for the next run with --keep; a case may then not write it again (clips)",
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="only groups whose names contain this text")
+    parser.add_argument(
         "--before",
         type=Path,
         metavar="CHECKOUT",
@@ -63,9 +70,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     case: Any = importlib.import_module(f"benchmarks.cases.{options.case}")
     rounds = 1 if options.quick and options.rounds == 5 else options.rounds
-    place = {"parent": options.directory, "before": options.before}
+    place = {"parent": options.directory, "before": options.before, "keep": options.keep, "only": options.only}
     results = harness.run(options.case, case, rounds=rounds, quick=options.quick, **place)
-    if options.json or not (options.quick or options.before):
+    if options.json or not (options.quick or options.before or options.only):
         table.save(results, options.json or table.RESULTS / f"{options.case}.json")
     print(table.render(results))
 

@@ -7,6 +7,7 @@ the minimum and the maximum are reported.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,18 +100,36 @@ class Case(Protocol):
 
 
 def run(
-    name: str, case: Case, *, rounds: int, quick: bool, parent: Path | None = None, before: Path | None = None
+    name: str,
+    case: Case,
+    *,
+    rounds: int,
+    quick: bool,
+    parent: Path | None = None,
+    before: Path | None = None,
+    keep: bool = False,
+    only: str = "",
 ) -> dict[str, Any]:
-    """Run a case and return its results for JSON. `before`: compare our code only with this older checkout."""
+    """Run a case and return its results for JSON.
+
+    Args:
+        name: The name of the case.
+        case: Its module.
+        rounds: How often every contender runs.
+        quick: Whether to use tiny sizes.
+        parent: Where the directory of the data is made.
+        before: An older checkout; our code is compared with it only.
+        keep: Whether the data stay there.
+        only: A text that the names of the measured groups contain.
+    """
     start = time.monotonic()
     question = (case.__doc__ or "").partition("\n")[0]
-    with tempfile.TemporaryDirectory(prefix=f"mx8shards-{name}-", dir=parent) as text:
-        directory = Path(text)
+    with _directory(f"mx8shards-{name}", parent, keep=keep) as directory:
         _require_room(directory, case.NEEDS_BYTES >> (4 if quick else 0))
         facts = machine.facts(directory)
         say(f"{name}: {question}")
         case.prepare(directory, quick=quick)
-        wanted = case.jobs(directory, quick=quick)
+        wanted = [job for job in case.jobs(directory, quick=quick) if only in job.group]
         jobs = [job for job in wanted if is_installed(job.needs)]
         skipped = {job.contender: f"{job.needs} is not installed" for job in wanted if job not in jobs}
         for contender, reason in skipped.items():
@@ -137,6 +156,18 @@ def run(
         ],
         "runs": runs,
     }
+
+
+@contextlib.contextmanager
+def _directory(name: str, parent: Path | None, *, keep: bool) -> Iterator[Path]:
+    """A directory for the data of a case, removed at the end unless it is kept."""
+    if keep:
+        kept = Path(parent or tempfile.gettempdir(), name)
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+    else:
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=parent) as text:
+            yield Path(text)
 
 
 def _now_and_before(jobs: Sequence[Job], before: Path) -> list[Job]:

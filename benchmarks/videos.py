@@ -44,13 +44,15 @@ def files(root: Path) -> list[Path]:
 
 
 def write_folder(root: Path, kind: Kind) -> None:
-    """Encode the videos, in one folder per class."""
+    """Encode the videos, in one folder per class; those that an earlier run has written stay."""
     import av
 
+    if len(files(root)) == kind.count:
+        return
     for number in range(kind.count):
         path = root / f"class{number % 2}" / f"{number}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(path), "w") as container:
+        with av.open(str(path.with_suffix(".part")), "w", format="mp4") as container:
             options = {"preset": "medium", "crf": "23", "x264-params": f"keyint={kind.gop}"}
             stream = container.add_stream("libx264", rate=FPS, options=options)
             stream.width, stream.height, stream.pix_fmt = kind.width, kind.height, "yuv420p"
@@ -58,6 +60,7 @@ def write_folder(root: Path, kind: Kind) -> None:
             for picture in _pictures(kind, number):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
             container.mux(stream.encode())
+        path.with_suffix(".part").rename(path)
 
 
 def _pictures(kind: Kind, seed: int) -> Iterator[Any]:
@@ -83,7 +86,9 @@ def _scene(kind: Kind, random: np.random.Generator) -> Any:
 
 
 def convert(src: Path, out: Path, *options: str) -> None:
-    """Run our converter as a user does."""
+    """Run our converter as a user does, unless an earlier run did."""
+    if (out / "index.json").is_file():
+        return
     command = [sys.executable, "-m", "mx8shards.convert", "videofolder", str(src), str(out), *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
