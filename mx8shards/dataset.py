@@ -15,16 +15,8 @@ import numpy.typing as npt
 from mx8shards.clips.clip_facts import anchors_of, clip_view, video_columns
 from mx8shards.clips.clip_settings import clip_times
 from mx8shards.clips.packet_columns import clip_bounds
-from mx8shards.errors import (
-    FormatError,
-    SchemaError,
-    SettingError,
-    finite_seconds,
-    one_of,
-    true_or_false,
-    visible,
-)
-from mx8shards.format.clip_times import Short
+from mx8shards.errors import FormatError, SchemaError, SettingError, finite_seconds, one_of, true_or_false, visible
+from mx8shards.format.clip_times import Clock, Short
 from mx8shards.format.columns import Columns
 from mx8shards.format.sizes import size_setting
 from mx8shards.shards import links, snapshots
@@ -341,6 +333,7 @@ class Dataset:
         anchors: str | None = None,
         random: int | None = None,
         short: Short = "drop",
+        clock: Clock = "first",
     ) -> Dataset:
         """Make every clip of a column of videos a sample: a view over the same shards. A Loader decodes it: `mx8.Clip`.
 
@@ -348,22 +341,24 @@ class Dataset:
         `video.end`, which `Clip` explains.
 
         Args:
-            column: The column of videos, or several of them, such as cameras. Clips of several columns have the frames
-                that are shown at the same times; the first column is the clock.
+            column: The column of videos, or several, such as cameras, with the frames shown at the times of the first.
             frames: The number of frames of a clip.
             stride: A clip has every `stride`-th frame. None: every frame.
             every: The number of frames (with `fps`, of moments) between the starts of two clips. None: `span`, which is
                 `(frames - 1) * stride + 1`. A video has `1 + (length - span) // every` clips.
             fps: Instead of `stride`: a clip has the frames shown at the moments 0, 1/fps, 2/fps, … of the video.
             at: Instead of all of these: the frames shown at these seconds before (negative) or after each anchor.
-            anchors: The column with the anchors: a number of seconds, or an array of several, each for one clip.
+            anchors: The column with the anchors: a number of seconds from the first frame of the video (see `clock`),
+                or an array of several, each for one clip.
             random: Instead of `every`: each video has this many clips per epoch, whose starts depend on seed, epoch,
                 sample and the number of the clip.
             short: `"drop"`, `"loop"`, or `"pad"` (with its last frame) a video that is shorter than a clip.
+            clock: Where anchors, and times that several columns have in common, count from: `"first"`, the first frame
+                of each video, or `"container"`, time 0 of its container, for cameras that begin at different times.
         """
-        times = clip_times(frames, stride, every, fps, at, anchors, random, short)
+        times = clip_times(frames, stride, every, fps, at, anchors, random, short, clock)
         videos = video_columns(self.shards, self._view, self.metadata, self._columns.names, column, times)
-        starts = None if anchors is None else anchors_of(anchors, self.column(anchors))
+        starts = None if anchors is None else anchors_of(anchors, self.column(anchors), clock)
         return self._derived(clip_view(self.shards, self._view, self.metadata, videos, starts))
 
     def _derived(self, view: View, shards: Shards | None = None) -> Dataset:

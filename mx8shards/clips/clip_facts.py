@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from mx8shards.clips.clip_settings import nanoseconds
+from mx8shards.clips.clip_settings import anchor_in_nanoseconds
 from mx8shards.clips.clip_view import NO_LENGTHS, ClipView
 from mx8shards.clips.packet_columns import read_packets
 from mx8shards.clips.packet_file import packet_file
 from mx8shards.errors import DecodeError, FormatError, SchemaError, SettingError, finite_numbers, shown
-from mx8shards.format.clip_times import ClipTimes, IndexFile, VideoColumns, length_of, moments
+from mx8shards.format.clip_times import ClipTimes, Clock, IndexFile, VideoColumns, length_of, moments
 from mx8shards.format.packet_index import FORMAT, VIDEOS
 from mx8shards.shards.column_values import stacked_column
 from mx8shards.shards.open_shard import Shards
@@ -21,6 +21,10 @@ from mx8shards.views import Ids, View
 _DURATION = ("duration", "time_base_num", "time_base_den")
 _MOST = 1 << 40  # frames or moments of a video
 _RUN = 1 << 20  # samples whose facts are read at a time
+_ANCHORS = {  # what is expected of them, and a hint
+    "first": ("seconds from the first frame of the video", 'clock="container" counts from time 0 of the container'),
+    "container": ("seconds on the clock of the container", "are they milliseconds?"),
+}
 
 
 def video_columns(
@@ -105,16 +109,29 @@ def _sample_ids(view: View) -> Iterator[Ids]:
         yield view.resolve(np.arange(start, min(start + _RUN, len(view))))[0]
 
 
-def anchors_of(name: str, values: Iterable[Any]) -> tuple[Ids, Ids]:
+def anchors_of(name: str, values: Iterable[Any], clock: Clock) -> tuple[Ids, Ids]:
     """The anchors of all videos in nanoseconds, and where those of each video begin; then the number of anchors."""
     starts = [0]
     found: list[int] = []
     for position, value in enumerate(values):
-        several = list(value) if hasattr(value, "__len__") else [value]
-        seconds = finite_numbers(several) if several else ()
-        if seconds is None:
-            place, expected = f"sample {position}", "seconds: a number, or several"
-            raise SchemaError(subject=f"column {name!r}", place=place, expected=expected, found=shown(value))
-        found += map(nanoseconds, seconds)
+        found += _anchors_of_video(name, position, value, clock)
         starts.append(len(found))
     return np.array(found, np.int64), np.array(starts, np.int64)
+
+
+def _anchors_of_video(name: str, position: int, value: Any, clock: Clock) -> list[int]:
+    """The anchors of one video in nanoseconds."""
+    subject, place = f"column {name!r}", f"sample {position}"
+    several = list(value) if hasattr(value, "__len__") else [value]
+    seconds = finite_numbers(several) if several else ()
+    if seconds is None:
+        expected = "seconds: a number, or several"
+        raise SchemaError(subject=subject, place=place, expected=expected, found=shown(value))
+    found: list[int] = []
+    for each in seconds:
+        anchor = anchor_in_nanoseconds(each, clock)
+        if anchor is None:
+            expected, hint = _ANCHORS[clock]
+            raise SchemaError(subject=subject, place=place, expected=expected, found=shown(float(each)), hint=hint)
+        found.append(anchor)
+    return found

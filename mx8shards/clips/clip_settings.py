@@ -7,12 +7,13 @@ from fractions import Fraction
 from typing import Any, NoReturn
 
 from mx8shards.errors import SettingError, finite_numbers, is_number, one_of, shown, whole_number
-from mx8shards.format.clip_times import NANOSECONDS, SHORT, ClipTimes, Short
+from mx8shards.format.clip_times import CLOCKS, NANOSECONDS, SHORT, ClipTimes, Clock, Short
 
 _MOST_FRAMES = 1 << 16  # of a clip
 _MOST = 1 << 40
 _MOST_FPS = 100_000
 _MOST_SECONDS = 10**9
+_MOST_ANCHOR = {"first": 10**9, "container": 1 << 32}  # seconds; clocks of containers may count from 1970
 
 
 def clip_times(
@@ -24,9 +25,11 @@ def clip_times(
     anchors: str | None,
     random: int | None,
     short: Short,
+    clock: Clock = "first",
 ) -> ClipTimes:
     """The frames of clips; SettingError for arguments that are invalid or contradict each other."""
     one_of("short", short, SHORT)
+    one_of("clock", clock, CLOCKS)
     if (at is None) != (anchors is None):
         _refuse("at and anchors", "both, or neither", (at, anchors))
     if at is not None:
@@ -34,7 +37,7 @@ def clip_times(
         for name, value in given.items():
             if value is not None:
                 _refuse(name, "None beside at=, which says where the frames are", value)
-        return _around_anchors(at, str(anchors))
+        return _around_anchors(at, str(anchors), clock)
     if frames is None:
         _refuse("frames", "the number of frames of a clip", frames)
     if fps is not None and stride is not None:
@@ -50,6 +53,7 @@ def clip_times(
         fps=None if fps is None else _rate(fps),
         random=None if random is None else whole_number("random", random, 1, _MOST_FRAMES),
         short=short,
+        clock=clock,
     )
 
 
@@ -58,11 +62,16 @@ def nanoseconds(seconds: float) -> int:
     return round(Fraction(seconds) * NANOSECONDS)
 
 
-def _around_anchors(at: Any, anchors: str) -> ClipTimes:
+def anchor_in_nanoseconds(seconds: float, clock: Clock) -> int | None:
+    """An anchor as an integer number of nanoseconds; None if no video can be so long, or no clock so late."""
+    return nanoseconds(seconds) if abs(seconds) <= _MOST_ANCHOR[clock] else None
+
+
+def _around_anchors(at: Any, anchors: str, clock: Clock) -> ClipTimes:
     offsets = finite_numbers(at)
     if offsets is None or len(offsets) > _MOST_FRAMES or max(map(abs, offsets)) > _MOST_SECONDS:
         _refuse("at", "seconds before or after an anchor, such as [-0.2, -0.1, 0]", at)
-    return ClipTimes(frames=len(offsets), at=tuple(map(nanoseconds, offsets)), anchors=anchors)
+    return ClipTimes(frames=len(offsets), at=tuple(map(nanoseconds, offsets)), anchors=anchors, clock=clock)
 
 
 def _rate(fps: Any) -> Fraction:

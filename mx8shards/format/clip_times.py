@@ -6,7 +6,8 @@ A clip has `frames` frames, and begins at a *start*. What a start counts depends
     fps      moments 0, 1/fps, 2/fps, … after the first frame: the clip has the frame shown at each moment
     at       nanoseconds: the clip has the frames shown at these offsets from the start
 
-A frame is shown from its own time until that of the next frame. Times count from the first frame of the video.
+A frame is shown from its own time until that of the next frame. Times count from the first frame of each video, or,
+with the clock "container", from time 0 of its container, so that cameras may begin at different times.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ Bools = npt.NDArray[np.bool_]
 
 Short = Literal["drop", "loop", "pad"]
 SHORT: tuple[Short, ...] = ("drop", "loop", "pad")
+Clock = Literal["first", "container"]
+CLOCKS: tuple[Clock, ...] = ("first", "container")
 
 # The names of extras: the position of a clip among all clips, its number in its video, and where it begins.
 CLIP_ID = "clip_id"
@@ -47,6 +50,8 @@ class ClipTimes:
     random   the number of clips with random starts that a video has in each epoch; None: clips cover the video
     short    what becomes of a video that is shorter than a clip: it has no clip, its frames repeat from the beginning,
              or its last frame repeats
+    clock    where times count from, those of anchors and those that several columns have in common: the first frame of
+             each video, or time 0 of its container
     """
 
     frames: int
@@ -57,6 +62,7 @@ class ClipTimes:
     anchors: str = ""
     random: int | None = None
     short: Short = "drop"
+    clock: Clock = "first"
 
     @property
     def span(self) -> int:
@@ -65,10 +71,12 @@ class ClipTimes:
 
     def settings(self) -> list[list[object]]:
         """The settings that apply, as pairs of name and JSON value, in ascending order of their names (spec §12.6)."""
+        found: dict[str, object] = {} if self.clock == "first" else {"clock": self.clock}
         if self.at is not None:
             offsets = [Fraction(offset, NANOSECONDS) for offset in self.at]
-            return [["anchors", self.anchors], ["at", [[each.numerator, each.denominator] for each in offsets]]]
-        found: dict[str, object] = {"frames": self.frames, "short": self.short}
+            found |= {"anchors": self.anchors, "at": [[each.numerator, each.denominator] for each in offsets]}
+            return [[name, found[name]] for name in sorted(found)]
+        found |= {"frames": self.frames, "short": self.short}
         found |= {"every": self.every} if self.random is None else {"random": self.random}
         found |= {"stride": self.stride} if self.fps is None else {"fps": [self.fps.numerator, self.fps.denominator]}
         return [[name, found[name]] for name in sorted(found)]
@@ -133,23 +141,20 @@ def frames_of(times: ClipTimes, start: int, index: PacketIndex, clock: PacketInd
     `clock`: the index of the video whose frames the start counts, if that is another video of the same sample. Then a
     clip with a stride has the frames that are shown at the times of that video's frames.
     """
-    shown = index.pts[index.frames]
-    if times.at is not None:
-        wanted = [_ticks(start + offset + _EARLY, index.facts.time_base) for offset in times.at]
-        return _shown_at(wanted, shown, index.facts.end)
     steps = start + times.stride * np.arange(times.frames)
     first = index if clock is None else clock
-    if times.fps is not None:
+    valid: Bools | bool = True
+    if times.at is not None:
+        ticks = [_ticks(start + offset + _EARLY, index.facts.time_base) for offset in times.at]
+    elif times.fps is not None:
         steps, valid = _within(steps, length_of(times, first), times.short)
-        unit, per_second = index.facts.time_base
-        scale = per_second * times.fps.denominator, times.fps.numerator * unit
-        found = _shown_at([step * scale[0] // scale[1] for step in steps.tolist()], shown, index.facts.end)
-        return ClipFrames(found.numbers, found.valid & valid)
-    numbers, valid = _within(steps, len(first.frames), times.short)
-    if clock is None or clock is index:
-        return ClipFrames(numbers, valid)
-    ticks = (clock.pts[clock.frames] - clock.pts[clock.frames[0]])[numbers]
-    found = _shown_at(_converted(ticks.tolist(), clock.facts.time_base, index.facts.time_base), shown, index.facts.end)
+        ticks = _ticks_of_moments(steps.tolist(), times, first, index.facts.time_base)
+    else:
+        steps, valid = _within(steps, len(first.frames), times.short)
+        if first is index:
+            return ClipFrames(steps, valid)
+        ticks = _ticks_of_frames(steps, times, first, index.facts.time_base)
+    found = _shown_at(ticks, index, _origin(times, index))
     return ClipFrames(found.numbers, found.valid & valid)
 
 
@@ -200,15 +205,31 @@ def _ticks(nanoseconds: int, time_base: tuple[int, int]) -> int:
     return nanoseconds * per_second // (NANOSECONDS * unit)
 
 
-def _converted(ticks: Sequence[int], have: tuple[int, int], want: tuple[int, int]) -> list[int]:
-    """Times in units of another time base, rounded down."""
-    scale = have[0] * want[1], have[1] * want[0]
-    return [tick * scale[0] // scale[1] for tick in ticks]
+def _origin(times: ClipTimes, index: PacketIndex) -> int:
+    """When the first frame is shown, in units of its time base, by the clock from whose time 0 times count."""
+    return 0 if times.clock == "first" else int(index.pts[index.frames[0]])
 
 
-def _shown_at(ticks: Sequence[int], shown: Ints, end: int) -> ClipFrames:
-    """The frames shown at these times after the first frame: the first or last one for times outside of the video."""
-    length = end - int(shown[0])
-    valid = np.array([0 <= tick < length for tick in ticks], np.bool_)
-    inside = np.array([min(max(tick, 0), length - 1) for tick in ticks], np.int64)
+def _ticks_of_moments(steps: Sequence[int], times: ClipTimes, clock: PacketIndex, want: tuple[int, int]) -> list[int]:
+    """The times of these moments of a video in units of another time base, rounded down."""
+    assert times.fps is not None
+    (unit, per_second), rate = clock.facts.time_base, times.fps
+    begin, step = _origin(times, clock) * unit * rate.numerator, rate.denominator * per_second
+    divisor = per_second * rate.numerator * want[0]
+    return [(begin + number * step) * want[1] // divisor for number in steps]
+
+
+def _ticks_of_frames(numbers: Ints, times: ClipTimes, clock: PacketIndex, want: tuple[int, int]) -> list[int]:
+    """The times of these frames of a video in units of another time base, rounded down."""
+    shown, (unit, per_second) = clock.pts[clock.frames], clock.facts.time_base
+    ticks = shown[numbers] - shown[0] + _origin(times, clock)
+    return [tick * unit * want[1] // (per_second * want[0]) for tick in ticks.tolist()]
+
+
+def _shown_at(ticks: Sequence[int], index: PacketIndex, begin: int) -> ClipFrames:
+    """The frames shown at these times, if the first one is shown at `begin`. Other times have the first or last one."""
+    shown = index.pts[index.frames]
+    length = index.facts.end - int(shown[0])
+    valid = np.array([0 <= tick - begin < length for tick in ticks], np.bool_)
+    inside = np.array([min(max(tick - begin, 0), length - 1) for tick in ticks], np.int64)
     return ClipFrames(np.searchsorted(shown - shown[0], inside, side="right") - 1, valid)

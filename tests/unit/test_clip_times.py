@@ -169,6 +169,8 @@ def test_the_digest_tells_settings_apart() -> None:
         ClipTimes(frames=1, at=(0,), anchors="x"),
         ClipTimes(frames=1, at=(1,), anchors="x"),
         ClipTimes(frames=1, at=(0,), anchors="y"),
+        ClipTimes(frames=4, every=3, clock="container"),
+        ClipTimes(frames=1, at=(0,), anchors="x", clock="container"),
     ]
     lengths = np.array([10, 20])
     views = [ClipView(Whole(2), columns(times), lengths) for times in settings]
@@ -199,6 +201,7 @@ def test_the_digest_is_that_of_the_specification(repository: Path) -> None:
         ({"frames": 4, "fps": 0}, "fps: expected a number above 0"),
         ({"frames": 4, "fps": float("inf")}, "fps: expected a number above 0"),
         ({"frames": 4, "short": "cut"}, "short: expected one of 'drop', 'loop', 'pad'"),
+        ({"frames": 4, "clock": "wall"}, "clock: expected one of 'first', 'container'"),
         ({"at": [0]}, "at and anchors: expected both"),
         ({"at": [0], "anchors": "x", "frames": 2}, "frames: expected None beside at="),
         ({"at": [], "anchors": "x"}, "at: expected seconds"),
@@ -224,6 +227,29 @@ def test_cameras_of_different_lengths_repeat_and_end_with_the_clock(rate: Fracti
     padded = frames_of(ClipTimes(frames=60, fps=rate, short="pad"), 0, right, left)
     assert padded.numbers.tolist() == [*range(40), *[39] * 20]
     assert padded.valid.tolist() == [True] * 40 + [False] * 20
+
+
+@pytest.mark.parametrize("rate", [None, Fraction(25)])
+def test_cameras_that_begin_at_different_times_are_aligned_by_the_clock_that_was_chosen(rate: Fraction | None) -> None:
+    left = video(list(range(20)), 20)  # 1/25 s each
+    right = video([40 * number for number in range(10, 30)], 1_200, (1, 1_000))  # begins 0.4 s later, in milliseconds
+    first = frames_of(ClipTimes(frames=12, fps=rate, short="pad"), 5, right, left)
+    assert first.numbers.tolist() == [*range(5, 17)]
+    assert first.valid.all()
+    container = ClipTimes(frames=12, fps=rate, short="pad", clock="container")
+    shared = frames_of(container, 5, right, left)
+    assert shared.numbers.tolist() == [0] * 5 + list(range(7))
+    assert shared.valid.tolist() == [False] * 5 + [True] * 7
+    assert frames_of(container, 5, left, left).numbers.tolist() == [*range(5, 17)]
+    back = frames_of(container, 8, left, right)  # the clip begins 0.4 + 0.32 s after time 0
+    assert back.numbers.tolist() == [18, 19, *[19] * 10]
+    assert back.valid.tolist() == [True] * 2 + [False] * 10
+
+
+def test_anchors_on_the_clock_of_the_container_count_from_its_zero() -> None:
+    since_1970 = video([1_700_000_000_000 + 40 * number for number in range(10)], 1_700_000_000_400, (1, 1_000))
+    times = ClipTimes(frames=3, at=(-40_000_000, 0, 40_000_000), anchors="grasp", clock="container")
+    assert frames_of(times, 1_700_000_000_080_000_000, since_1970).numbers.tolist() == [1, 2, 3]
 
 
 def test_the_bounds_of_a_clip_are_those_of_its_earliest_and_latest_frames() -> None:
