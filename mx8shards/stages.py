@@ -46,6 +46,7 @@ class Work(Protocol):
     `parts` are further spans that will be read, with the rows that they belong to: a stage that needs several parts of
     a payload makes its span empty, and adds them here.
     `extras` are the arrays that the view adds to the rows by name, such as the occurrence of a repeated sample.
+    `is_stopped` says whether the batch is not wanted any more, so that a stage which waits for something can end.
     """
 
     rows: Array
@@ -55,6 +56,7 @@ class Work(Protocol):
     notes: dict[Any, Any]
     parts: list[tuple[Array, Array]]
     whole: npt.NDArray[np.uint8]
+    is_stopped: Callable[[], bool]
 
     @property
     def epoch(self) -> int:
@@ -163,9 +165,13 @@ class Stage:
         """
         return None
 
-    def reason(self, sample_id: int) -> Exception | None:
-        """The error of a sample that was refused lately, if the stage keeps it; else `why` is asked."""
+    def reason(self, work: Work, row: int) -> Exception | None:
+        """The error of a row that this stage refused, if it keeps errors; else `why` is asked."""
         return None
+
+    def wait(self) -> str:
+        """What threads that fill wait for now, for a message; empty if they do not wait."""
+        return ""
 
     def counts(self) -> Mapping[str, int]:
         """Further counts for stats(), by name."""

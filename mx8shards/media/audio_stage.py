@@ -124,9 +124,9 @@ class AudioClips(Stage):
         found = self._counts.report()
         return {name: count for name, count in found.items() if name.startswith("clips_failed")}
 
-    def reason(self, sample_id: int) -> Exception | None:
-        """The error of a sample whose sound was refused."""
-        return self._counts.error_of(sample_id)
+    def reason(self, work: Work, row: int) -> Exception | None:
+        """The error of the sound in this row, if it was refused."""
+        return self._counts.error_of(work, row)
 
 
 def _decode_row(channels: int, row: memoryview) -> Array:

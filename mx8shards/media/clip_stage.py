@@ -188,6 +188,7 @@ class Clips(Stage):
             row, t = wanted[int(missing[0])][0]
             raise frame_missing(int(sweep.clips[row].frames.numbers[t]))
         self._counts.decoded(len(sweep.clips), counts)
+        self._note_padding(work, sweep)
         for row, clip in sweep.clips.items():
             for key, value in self._facts(sweep, clip).items():
                 work.array(key, self.outputs[key])[row] = value
@@ -199,20 +200,26 @@ class Clips(Stage):
         if not sweep.stream.facts.slices:
             sizes = self._reader.copied(work, sweep.row, lambda index: index.size.copy())
             with self._reader.room(sizes.nbytes):
-                return decode_container(sweep.stream, sizes, payload, wanted, self._decoders, take)
+                return decode_container(sweep.stream, sizes, payload, wanted, self._decoders, take, work.is_stopped)
         parts = sweep.parts or self._reader.copied(work, sweep.row, lambda index: stretches(index, wanted))
-        counts, missing = self._stretches(sweep, parts, payload, take)
+        counts, missing = self._stretches(work, sweep, parts, payload, take)
         if len(missing):
             begin_part = self._reader.copied(work, sweep.row, lambda index: from_start(index, missing))
-            more, missing = self._stretches(sweep, [begin_part], payload, take)
+            more, missing = self._stretches(work, sweep, [begin_part], payload, take)
             counts.add(more)
         return counts, missing
 
     def _stretches(
-        self, sweep: Sweep, parts: list[Stretch], payload: PayloadBytes, take: TakeFrame
+        self, work: Work, sweep: Sweep, parts: list[Stretch], payload: PayloadBytes, take: TakeFrame
     ) -> tuple[Decoded, Ints]:
         with self._reader.room(sum(part.nbytes for part in parts)):
-            return decode_stretches(sweep.stream, parts, payload.copy, self._decoders, take)
+            return decode_stretches(sweep.stream, parts, payload.copy, self._decoders, take, work.is_stopped)
+
+    def _note_padding(self, work: Work, sweep: Sweep) -> None:
+        """Count clips that have no frame of their own."""
+        rows = [row for row, clip in sweep.clips.items() if not clip.frames.valid.any()]
+        if rows:
+            self._counts.all_padding(self._context.column, work.rows["sample_id"][rows].tolist())
 
     def _facts(self, sweep: Sweep, clip: Clip) -> Mapping[str, Any]:
         """The outputs beside the pixels."""
@@ -221,9 +228,13 @@ class Clips(Stage):
             values.append(frame_record(sweep.stream.facts)["colour"][0])
         return dict(zip(_fact_outputs(self._context.column, 0, self._painting.layout), values, strict=True))
 
-    def reason(self, sample_id: int) -> Exception | None:
-        """The error of a sample whose clip was refused."""
-        return self._counts.error_of(sample_id)
+    def wait(self) -> str:
+        """Why threads wait for decoders, if some do."""
+        return self._decoders.wait()
+
+    def reason(self, work: Work, row: int) -> Exception | None:
+        """The error of the clip in this row, if it was refused."""
+        return self._counts.error_of(work, row)
 
 
 def _fact_outputs(column: str, frames: int, layout: str) -> dict[str, Output]:

@@ -161,4 +161,4 @@ def failing(work: Work, rows: list[int], counts: ClipCounts) -> Iterator[None]:
         yield
     except (DecodeError, FormatError, OSError) as error:
         work.rows["status"][rows] = READ_FAILED if class_of(error) == "io" else REFUSED
-        counts.failed(int(work.rows["sample_id"][rows[0]]), error, len(rows))
+        counts.failed(work, rows, error)

@@ -6,18 +6,23 @@ nobody uses is closed when its memory is needed, or when no stage is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Condition
 from typing import Any, NamedTuple
 
-from mx8shards.errors import DecodeError, require
+from mx8shards.errors import DecodeError, LoaderError, require
 from mx8shards.format.packet_index import CODECS, VideoFacts
 from mx8shards.media.video_memory import Described, decoder_bytes
 
 _NAMES = {"av1": "libdav1d"}  # FFmpeg's own decoder "av1" needs a GPU
 _EDGES = 256  # pixels that decoders may allocate beside and below a frame
-_STALLED_S = 600.0
+_POLL_S = 0.1  # interval at which a thread that waits for memory checks whether its batch is still wanted
+
+
+def never() -> bool:
+    """False: what nothing stops."""
+    return False
 
 
 class _Key(NamedTuple):
@@ -44,6 +49,7 @@ class Decoders:
         self._used_bytes = 0  # of those in use and of idle ones
         self._idle: list[_Idle] = []
         self._users = 0
+        self._waiting_bytes: list[int] = []  # what each thread waits for
 
     def join(self) -> None:
         """A thread begins to use them."""
@@ -57,12 +63,20 @@ class Decoders:
             if not self._users:
                 self._close_idle(self.most_bytes)
 
+    def wait(self) -> str:
+        """Why threads wait, if some do."""
+        with self._changed:
+            if not self._waiting_bytes:
+                return ""
+            wanted = ", ".join(map(str, self._waiting_bytes))
+            return f"threads wait for {wanted} bytes of decoders, which have {self._used_bytes} of {self.most_bytes}"
+
     @contextmanager
-    def decoder(self, index: Described) -> Iterator[Any]:
+    def decoder(self, index: Described, is_stopped: Callable[[], bool] = never) -> Iterator[Any]:
         """A decoder for this video, which no other thread uses meanwhile. It has decoded nothing yet, or was reset."""
         key = _Key(index.facts.codec, index.facts.width, index.facts.height, index.extradata)
         size = decoder_bytes(index)
-        with self.memory(size, key) as idle:
+        with self.memory(size, is_stopped, key) as idle:
             context = _opened(index) if idle is None else idle
             done = False
             try:
@@ -74,15 +88,18 @@ class Decoders:
                     self._keep(_Idle(key, size, context))
 
     @contextmanager
-    def memory(self, size_bytes: int, key: _Key | None = None) -> Iterator[Any]:
-        """Reserve memory for a decoder; wait until there is enough. Gives an idle decoder with this key, or None."""
+    def memory(self, size_bytes: int, is_stopped: Callable[[], bool] = never, key: _Key | None = None) -> Iterator[Any]:
+        """Reserve memory for a decoder; wait until there is enough. Gives an idle decoder with this key, or None.
+
+        LoaderError if `is_stopped` says meanwhile that the batch is not wanted any more.
+        """
         if size_bytes > self.most_bytes:
             raise DecodeError(
                 expected=f"a video that is decoded in {self.most_bytes} bytes, an eighth of memory=",
                 found=f"one that may take {size_bytes}",
                 reason="unsupported",
             )
-        found = self._reserve(size_bytes, key)
+        found = self._reserve(size_bytes, is_stopped, key)
         try:
             yield found
         finally:
@@ -91,7 +108,7 @@ class Decoders:
                 self._used_bytes -= size_bytes
                 self._changed.notify_all()
 
-    def _reserve(self, size_bytes: int, key: _Key | None) -> Any:
+    def _reserve(self, size_bytes: int, is_stopped: Callable[[], bool], key: _Key | None) -> Any:
         with self._changed:
             while True:
                 for at, idle in enumerate(self._idle):
@@ -101,7 +118,16 @@ class Decoders:
                 if self._used_bytes + size_bytes <= self.most_bytes:
                     self._used_bytes += size_bytes
                     return None
-                self._changed.wait(_STALLED_S)
+                if is_stopped():
+                    raise LoaderError("the run was stopped")
+                self._wait_for_change(size_bytes)
+
+    def _wait_for_change(self, size_bytes: int) -> None:
+        self._waiting_bytes.append(size_bytes)
+        try:
+            self._changed.wait(_POLL_S)
+        finally:
+            self._waiting_bytes.remove(size_bytes)
 
     def _keep(self, idle: _Idle) -> None:
         with self._changed:

@@ -19,7 +19,7 @@ from mx8shards.format.packet_index import CODECS, PacketIndex, VideoFacts
 from mx8shards.media.containers import codec_name, oddities, opened
 from mx8shards.media.packet_plan import Ints, Stretch, from_start, stretches
 from mx8shards.media.video_colour import FORMATS
-from mx8shards.media.video_decoders import Decoders, most_pixels
+from mx8shards.media.video_decoders import Decoders, most_pixels, never
 from mx8shards.media.video_memory import Described, Stream, decoder_bytes
 
 Bytes = npt.NDArray[np.uint8]
@@ -94,17 +94,22 @@ def decode_frames(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFr
 
 
 def decode_stretches(
-    stream: Stream, parts: list[Stretch], copy: Copy, decoders: Decoders, take: TakeFrame
+    stream: Stream,
+    parts: list[Stretch],
+    copy: Copy,
+    decoders: Decoders,
+    take: TakeFrame,
+    is_stopped: Callable[[], bool] = never,
 ) -> tuple[Decoded, Ints]:
     """Decode the wanted frames of these stretches; counts, and the wanted packets that gave no good frame.
 
-    If there are any, a keyframe may not start decoding, although its index says so: decode them with `from_start`.
+    `is_stopped` says whether they are not wanted any more, which ends a wait for decoders with a LoaderError. If there are any, a keyframe may not start decoding, although its index says so: decode them with `from_start`.
     """
     errors = require("av.error", "video")
     counts = Decoded()
     missing: list[int] = []
     try:
-        with decoders.decoder(stream) as context:
+        with decoders.decoder(stream, is_stopped) as context:
             for part in parts:
                 counts.packets_fed += len(part.packets)
                 counts.packets_covered += part.covered
@@ -145,7 +150,13 @@ def _decoded(stream: Stream, part: Stretch, copy: Copy, context: Any) -> Iterato
 
 
 def decode_container(
-    stream: Stream, sizes: Ints, payload: Readable, wanted: Ints, decoders: Decoders, take: TakeFrame
+    stream: Stream,
+    sizes: Ints,
+    payload: Readable,
+    wanted: Ints,
+    decoders: Decoders,
+    take: TakeFrame,
+    is_stopped: Callable[[], bool] = never,
 ) -> tuple[Decoded, Ints]:
     """Decode in the order of the container up to the last wanted frame: for containers whose packets are not slices.
 
@@ -153,7 +164,7 @@ def decode_container(
     """
     awaited = set(wanted.tolist())
     counts = Decoded()
-    with decoders.memory(decoder_bytes(stream)), closing(_demuxed(stream, sizes, payload)) as frames:
+    with decoders.memory(decoder_bytes(stream), is_stopped), closing(_demuxed(stream, sizes, payload)) as frames:
         for number, frame in frames:
             counts.frames += 1
             if number in awaited:

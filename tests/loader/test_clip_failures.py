@@ -43,11 +43,13 @@ def large_video(kind: str) -> bytes:
     return out.getvalue()
 
 
-def damaged(data: bytes, packet: int) -> bytes:
-    """The video with zeros instead of a packet."""
+def damaged(data: bytes, *packets: int) -> bytes:
+    """The video with zeros instead of these packets."""
     index = parse_packet_index(packets_of(data))
-    begin, size = int(index.position[packet]), int(index.size[packet])
-    return data[:begin] + bytes(size) + data[begin + size :]
+    for packet in packets:
+        begin, size = int(index.position[packet]), int(index.size[packet])
+        data = data[:begin] + bytes(size) + data[begin + size :]
+    return data
 
 
 def written(path: Path, rows: list[tuple[bytes, bytes]], frames: list[int] | None = None) -> mx8.Dataset:
@@ -98,6 +100,27 @@ def test_an_error_names_the_sample_and_the_frame(tmp_path: Path) -> None:
         expected = r"sample 1 of this shard, column 'video': (expected frame 1\d of 40|FFmpeg cannot decode it)"
         with pytest.raises(mx8.LoaderError, match=expected):
             loaded(dataset.clips("video", frames=4))
+
+
+def test_the_error_of_a_clip_is_that_of_its_own_column(tmp_path: Path) -> None:
+    index = parse_packet_index(packets_of(GOOD))
+    first, second, third = np.flatnonzero(index.keyframe)[:3].tolist()
+    left, right = damaged(GOOD, first, third), damaged(GOOD, second)
+    columns = dict.fromkeys(("left", "right", "left_packets", "right_packets"), "bytes")
+    metadata = {VIDEOS: {name: {"packets": f"{name}_packets", "format": FORMAT} for name in ("left", "right")}}
+    with mx8.Writer(tmp_path / "data", columns=columns, metadata=metadata) as writer:
+        packets = packets_of(GOOD)
+        writer.write({"left": left, "right": right, "left_packets": packets, "right_packets": packets})
+    decode = {name: mx8.Clip(16) for name in ("left", "right")}
+    with mx8.Dataset(tmp_path / "data") as dataset:
+        view = dataset.clips(["left", "right"], frames=4).select([0, 4, 7])
+        for batch_size in (1, 3):  # one batch after another; then all in one
+            with mx8.Loader(
+                view, batch_size=batch_size, output="numpy", memory="256mb", on_error="skip", decode=decode
+            ) as loader:
+                assert sum(len(batch.sample_ids) for batch in loader) == 0
+                reasons = [lost["reason"] for lost in loader.stats()["lost_last"]]
+            assert [reason.split("column ")[1].split(":")[0] for reason in reasons] == ["'left'", "'right'", "'left'"]
 
 
 def test_lost_clips_are_substituted(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import mx8shards as mx8
 from tests import videos
 from tests.clip_data import write_videos
+from tests.waiting import wait_until
 
 FORMS = [
     ("h264", "open"),
@@ -240,6 +241,53 @@ def test_clips_around_anchors_have_the_frames_shown_then(tmp_path: Path) -> None
         assert painted_numbers(pixels) == frames.tolist()
 
 
+@pytest.mark.parametrize(
+    ("clock", "anchor", "message"),
+    [
+        ("first", 1.7e9, 'seconds from the first frame of the video, got .*clock="container"'),
+        ("first", -1e300, "seconds from the first frame"),
+        ("container", 1.7e12, "seconds on the clock of the container, got .*milliseconds"),
+        ("first", float("nan"), "expected seconds: a number, or several"),
+    ],
+)
+def test_an_anchor_that_no_video_can_have_is_an_error_with_its_sample(
+    tmp_path: Path, clock: Any, anchor: float, message: str
+) -> None:
+    data = videos.video("h264").data
+    with (
+        write_videos(tmp_path / "data", [data, data], {"grasp": "float64"}, grasp=[0.5, anchor]) as dataset,
+        pytest.raises(mx8.SchemaError, match=f"column 'grasp': sample 1: .*{message}"),
+    ):
+        dataset.clips("video", at=[0], anchors="grasp", clock=clock)
+
+
+def test_clips_that_are_all_padding_are_counted_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = videos.video("h264").data
+    anchors = [np.array([0.5, 100.0, -3.0])]
+    with write_videos(tmp_path / "data", [data], {"grasps": "ndarray:float64"}, grasps=anchors) as dataset:
+        view = dataset.clips("video", at=[-0.04, 0], anchors="grasps")
+        with mx8.Loader(view, batch_size=1, output="numpy", memory="256mb", decode={"video": WHOLE}) as loader:
+            assert [batch["video.mask"].tolist() for batch in loader] == [[[True] * 2], [[False] * 2], [[False] * 2]]
+            assert loader.stats()["clips_all_padding"] == 2
+    (record,) = caplog.records
+    assert record.message.startswith("a clip of column 'video' of sample 0 has only padding: no frame is shown at its")
+
+
+def test_cameras_that_begin_at_different_times_are_aligned_by_the_clock_of_their_containers(tmp_path: Path) -> None:
+    early = videos.encoded("h264", range(40), range(40), suffix="mkv")
+    late = videos.encoded("h264", range(40), range(10, 50), suffix="mkv")  # 0.4 s later
+    with write_videos(tmp_path / "data", [{"left": early, "right": late}]) as dataset:
+        assert dataset.clips(["left", "right"], frames=4, every=12)[1]["right.frames"].tolist() == [12, 13, 14, 15]
+        view = dataset.clips(["left", "right"], frames=4, every=12, clock="container")
+        (batch,) = loaded(view, decode={"left": WHOLE, "right": WHOLE}, batch_size=4)
+        assert batch["left.frames"][1].tolist() == [12, 13, 14, 15]
+        assert batch["right.frames"][1].tolist() == painted_numbers(batch["right"][1]) == [2, 3, 4, 5]
+        assert batch["right.mask"].tolist() == [[False] * 4, [True] * 4, [True] * 4, [True] * 4]
+        assert view[1]["right.frames"].tolist() == [2, 3, 4, 5]
+
+
 # one sweep -----------------------------------------------------------------------------------------------------------
 
 
@@ -314,6 +362,25 @@ def test_an_abandoned_epoch_leaves_no_decoder_in_use(dataset: mx8.Dataset) -> No
         for _ in range(3):
             next(iter(loader))
     assert pool.memory.shared["video decoders"]._used_bytes == 0
+    pool.close()
+
+
+def test_a_loader_ends_although_its_threads_wait_for_decoders(
+    dataset: mx8.Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = mx8.Pool(memory="256mb", threads=2)
+    view = dataset.clips("video", frames=4, every=20)
+    with mx8.Loader(view, batch_size=4, output="numpy", pool=pool, decode={"video": WHOLE}) as loader:
+        iterator = iter(loader)
+        next(iterator)
+        decoders = pool.memory.shared["video decoders"]
+        wait_until(lambda: not decoders.wait() and decoders._used_bytes == sum(each[1] for each in decoders._idle))
+        with decoders.memory(decoders.most_bytes):
+            again = iter(loader)
+            wait_until(lambda: decoders.wait() != "")
+            again.close()
+            assert decoders.wait() == ""
+    assert "do not stop" not in caplog.text
     pool.close()
 
 

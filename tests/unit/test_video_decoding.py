@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from mx8shards.errors import DecodeError
+from mx8shards.errors import DecodeError, LoaderError
 from mx8shards.format.packet_index import PacketIndex
 from mx8shards.media.packet_plan import keyframes_before, stretches
 from mx8shards.media.video_decoders import Decoders
@@ -20,6 +20,7 @@ from mx8shards.media.video_decoding import Decoded, Payload, Planes, decode_fram
 from mx8shards.media.video_index import index_video
 from mx8shards.media.video_memory import decoder_bytes
 from tests import videos
+from tests.waiting import wait_until
 
 ENOUGH = 1 << 30
 EVERY_CELL = pytest.mark.parametrize(("codec", "form"), videos.CELLS, ids=lambda value: value.replace(" ", "-"))
@@ -144,6 +145,28 @@ def test_memory_of_decoders_is_limited() -> None:
     assert order == ["first", "second"]
     with pytest.raises(DecodeError, match="a video that is decoded in"):
         Decoders(decoder_bytes(index) - 1).memory(decoder_bytes(index)).__enter__()
+
+
+def test_a_wait_for_decoders_says_why_and_ends_when_nobody_wants_the_frames() -> None:
+    index = indexed(videos.video("h264").data)
+    size = decoder_bytes(index)
+    decoders, stopped, errors = Decoders(size), threading.Event(), []
+
+    def wait() -> None:
+        try:
+            with decoders.decoder(index, stopped.is_set):
+                errors.append("decoded")
+        except LoaderError as error:
+            errors.append(str(error))
+
+    with decoders.memory(size):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        wait_until(lambda: decoders.wait() == f"threads wait for {size} bytes of decoders, which have {size} of {size}")
+        stopped.set()
+        thread.join()
+    assert errors == ["the run was stopped"]
+    assert decoders.wait() == ""
 
 
 def test_idle_decoders_make_room_for_others() -> None:

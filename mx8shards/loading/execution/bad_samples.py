@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import compress
-from typing import Any
 
 import numpy as np
 
@@ -15,15 +14,16 @@ from mx8shards.loading.execution.filling import Filler
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.groups import Group
 from mx8shards.loading.planning.shard_table import Ids
+from mx8shards.loading.planning.work import Work
 from mx8shards.loading.reporting.lost_samples import MAX_ATTEMPTS, LostSample, reason_of
 
 # By row: its first sample, that sample's occurrence, and the number of substitutes tried.
 Tried = dict[int, tuple[int, int, int]]
 
 
-def reasons(filler: Filler, rows: Any) -> list[str]:
+def reasons(filler: Filler, work: Work, bad: Ids) -> list[str]:
     """The reason of each bad row, as text."""
-    return [reason_of(filler.error_of(row)) for row in rows]
+    return [reason_of(filler.error_of(work, row)) for row in bad.tolist()]
 
 
 def entries(group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids | None) -> tuple[LostSample, ...]:

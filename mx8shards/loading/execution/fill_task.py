@@ -85,7 +85,9 @@ class FillTask:
 
     def _begin_work(self) -> Work:
         assert self.reservation is not None
-        return self._state.assembly.filler.begin(self.group, self.reservation, bool(self.held), self._times)
+        is_void = partial(self._state.is_void, self.number, self._generation)
+        filler = self._state.assembly.filler
+        return filler.begin(self.group, self.reservation, bool(self.held), self._times, is_void)
 
     def _fill(self, resource_of: ResourceOf) -> None:
         """Fill ranges until none is left. The thread that completes the last range finishes the batches."""
@@ -155,9 +157,9 @@ class FillTask:
         bad = np.flatnonzero(work.rows["status"] != OK)
         if assembly.on_error == "raise":
             good = [step for step in work.steps if step.stop <= bad[0]]
-            error = assembly.filler.error_of(work.rows[bad[0]])
+            error = assembly.filler.error_of(work, int(bad[0]))
             return (*(self._ready(work, step) for step in good), Failed(error))
-        why = bad_samples.reasons(assembly.filler, work.rows[bad])
+        why = bad_samples.reasons(assembly.filler, work, bad)
         lost = work.rows["sample_id"][bad]
         if assembly.on_error == "skip":
             self._entries += bad_samples.entries(self.group, bad, lost, why, None)

@@ -61,10 +61,13 @@ class Filler:
         self._max_ranges = max_ranges
         self._range_bytes = 1 if self.decodes else _RANGE_BYTES
 
-    def begin(self, group: Group, reservation: Reservation, reads: bool, times: Times) -> Work:
+    def begin(
+        self, group: Group, reservation: Reservation, reads: bool, times: Times, is_stopped: Callable[[], bool]
+    ) -> Work:
         """Find the payloads, and take a bank of their size from the reservation."""
         begun = clock()
         work = self.finder.find(group, reads)
+        work.is_stopped = is_stopped
         if reads and not self.finder.takes_all:
             advise_spans(work.rows, work.spans)
             for rows, spans in work.parts:
@@ -141,18 +144,20 @@ class Filler:
             values = values[: offsets[-1]]
         return Ragged(self._convert(values), self._convert(offsets), self._decoders[key])
 
-    def error_of(self, row: Any) -> Exception:
+    def error_of(self, work: Work, index: int) -> Exception:
         """Read a bad row again through the plain path, and return the error that this raises.
 
-        Payloads are read in pieces; only a stage that has memory for a whole payload reads one at once.
+        Stages that keep the errors of rows are asked first. Payloads are read in pieces; only a stage that has memory
+        for a whole payload reads one at once.
         """
+        row = work.rows[index]
         failure = self._shard_table.failure(int(row["shard"]))
         if failure is not None and row["status"] == NOT_OPENED:
             return failure
         try:
             shard, number = self._shard_table.locate(int(row["sample_id"]))
             for stage in self.stages:
-                reason = stage.reason(int(row["sample_id"]))
+                reason = stage.reason(work, index)
                 if reason is not None and row["status"] == REFUSED:
                     return _placed(copy.copy(reason), shard, number, stage.columns[0])
             spans = shard.payload_spans(number, [shard.columns.names.index(name) for name in self._wanted])

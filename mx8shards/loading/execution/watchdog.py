@@ -66,11 +66,13 @@ class Watchdog:
         waited_s = time.monotonic() - self._since
         if waited_s > self._state.assembly.read_timeout_s and not self._warned:
             self._warned = True
+            waits = filter(None, (stage.wait() for stage in self._state.assembly.filler.stages))
             _logger.warning(
-                "the next batch has taken %.1f s, %.1f of them to compile %s; no read stalls: something else is slow",
+                "the next batch has taken %.1f s, %.1f of them to compile %s; no read stalls: %s",
                 waited_s,
                 compiling.seconds() - self._compiled_s,
                 compiling.current() or "kernels",
+                "; ".join(waits) or "something else is slow",
             )
 
     def _expect_answer(self, waited_s: float, complaint: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Work:
     measured: Mapping[str, Ids]
     notes: dict[Any, Any]
     parts: list[tuple[Array, Array]]
+    is_stopped: Callable[[], bool] = staticmethod(lambda: False)
 
     def __init__(self, group: Group, shards: Array, columns: int, reads: bool) -> None:
         self.epoch = group.epoch
