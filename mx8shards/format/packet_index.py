@@ -32,6 +32,9 @@ Bools = npt.NDArray[np.bool_]
 MAGIC = b"MX8PKT1\n"
 FORMAT = "packets 1"
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "mpeg1video", "mpeg2video")  # FFmpeg has hundreds
+# FFmpeg's names of colour matrices, by their codes; empty: not tagged
+MATRICES = {0: "rgb", 1: "bt709", 2: "", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco"}
+MATRICES |= {9: "bt2020nc", 10: "bt2020c"}
 VIDEOS = "videos"  # key of the metadata: {"video": {"packets": "packets", "format": FORMAT}}, for each column of videos
 MOST_TIME = 1 << 60  # the largest absolute value of a time or position
 MOST_SIDE = 1 << 16

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError
-from mx8shards.format.packet_index import VideoFacts
-from mx8shards.kernels.video_frames import FRAME
+from mx8shards.format.packet_index import MATRICES, VideoFacts
 
 Array = npt.NDArray[Any]
 
@@ -61,8 +60,8 @@ def colours_of(facts: VideoFacts) -> Colours:
     )
 
 
-def frame_record(facts: VideoFacts) -> Array:
-    """What the kernels need to know of a video's frames, as a FRAME. DecodeError for what they cannot convert."""
+def check_colours(facts: VideoFacts) -> None:
+    """DecodeError for pixels or a colour matrix that are not converted."""
     if facts.pixel_format not in FORMATS:
         known = ", ".join(FORMATS)
         raise DecodeError(
@@ -71,6 +70,21 @@ def frame_record(facts: VideoFacts) -> Array:
             hint="convert videofolder --gop re-encodes videos",
             reason="unsupported",
         )
+    matrix = colours_of(facts).matrix
+    if matrix not in _MATRICES:
+        raise DecodeError(
+            expected=f"a colour matrix of {', '.join(MATRICES[code] for code in _MATRICES)}",
+            found=MATRICES.get(matrix, f"code {matrix}"),
+            hint="FFmpeg converts it: -vf zscale=matrix=709",
+            reason="unsupported",
+        )
+
+
+def frame_record(facts: VideoFacts) -> Array:
+    """What the kernels need to know of a video's frames, as a FRAME. DecodeError for what they cannot convert."""
+    from mx8shards.kernels.video_frames import FRAME  # imported here because it loads Numba
+
+    check_colours(facts)
     form = FORMATS[facts.pixel_format]
     record: Any = np.zeros(1, FRAME)
     frame = record[0]
@@ -87,10 +101,7 @@ def frame_record(facts: VideoFacts) -> Array:
 
 
 def coefficients(matrix: int, *, full: bool) -> npt.NDArray[np.float32]:
-    """The six numbers of `colour_conversion` for a matrix; DecodeError for one that is no matrix of luma and chroma."""
-    if matrix not in _MATRICES:
-        known = ", ".join(map(str, _MATRICES))
-        raise DecodeError(expected=f"a colour matrix of these codes: {known}", found=f"{matrix}", reason="unsupported")
+    """The six numbers of `colour_conversion` for the code of a matrix that `check_colours` accepts."""
     red, blue = _MATRICES[matrix]
     green = 1 - red - blue
     scale, black, chroma = (1.0, 0.0, 1.0) if full else (255 / 219, 16.0, 255 / 224)

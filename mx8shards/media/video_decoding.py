@@ -103,7 +103,8 @@ def decode_stretches(
 ) -> tuple[Decoded, Ints]:
     """Decode the wanted frames of these stretches; counts, and the wanted packets that gave no good frame.
 
-    `is_stopped` says whether they are not wanted any more, which ends a wait for decoders with a LoaderError. If there are any, a keyframe may not start decoding, although its index says so: decode them with `from_start`.
+    If there are any, a keyframe may not start decoding, although its index says so: decode them with `from_start`.
+    `is_stopped` says whether frames are not wanted any more, which ends a wait for decoders with a LoaderError.
     """
     errors = require("av.error", "video")
     counts = Decoded()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mx8shards.format.packet_index import FORMAT, VIDEOS, PacketIndex
+from mx8shards.format.packet_index import FORMAT, MATRICES, VIDEOS, PacketIndex
 
 COLUMNS = {
     "codec": "str",
@@ -22,9 +22,6 @@ COLUMNS = {
     "siting": "str",
     "has_audio": "uint8",
 }
-# FFmpeg's names of codes
-_MATRICES = {0: "rgb", 1: "bt709", 2: "", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco"}
-_MATRICES |= {9: "bt2020nc", 10: "bt2020c"}
 _RANGES = ("", "limited", "full")
 _SITINGS = ("", "left", "centre", "top left", "top", "bottom left", "bottom")
 
@@ -44,7 +41,7 @@ def fact_columns(index: PacketIndex, *, has_audio: bool) -> dict[str, Any]:
         "duration": facts.end - start,
         "frames": len(index.frames),
         "pixel_format": facts.pixel_format,
-        "matrix": _MATRICES.get(facts.matrix, str(facts.matrix)),
+        "matrix": MATRICES.get(facts.matrix, str(facts.matrix)),
         "range": _RANGES[facts.range],
         "siting": _SITINGS[facts.siting] if facts.siting < len(_SITINGS) else str(facts.siting),
         "has_audio": int(has_audio),

@@ -32,6 +32,7 @@ from mx8shards.media.containers import (
 )
 from mx8shards.media.display_matrix import check_rotation, rotation_of
 from mx8shards.media.nal_units import Kind, packet_kinds, reader_of_kinds
+from mx8shards.media.video_colour import check_colours
 
 Ints = npt.NDArray[np.int64]
 
@@ -114,6 +115,8 @@ def index_video(source: bytes | IO[bytes], *, decode: bool = True, for_clips: bo
         kinds = packet_kinds(packets.kinds, np.array(packets.keyframe, bool))
         pts, dts, shown = _times(packets, decoded, decode)
         facts = _facts(stream, decoded.first, pts, shown, packets, decode)
+        if for_clips:
+            check_colours(facts)
         index = PacketIndex(
             facts,
             stream.codec_context.extradata or b"",

@@ -153,7 +153,7 @@ def with_facts(**facts: Any) -> bytes:
         ("unsupported", GOOD, with_facts(codec="theora_2"), "one of the codecs h264.*, got theora_2"),
         ("unsupported", GOOD, with_facts(codec="ansi"), "one of the codecs h264.*, got ansi"),
         ("unsupported", GOOD, with_facts(codec="pcm_s16le"), "one of the codecs h264.*, got pcm_s16le"),
-        ("unsupported", GOOD, with_facts(matrix=8), "colour matrix of these codes"),
+        ("unsupported", GOOD, with_facts(matrix=8), "a colour matrix of bt709, .*, got ycgco"),
         ("unsupported", GOOD, with_facts(width=65_000, height=65_000), "a video that is decoded in"),
         ("unsupported", GOOD, with_facts(width=48), "frames of 48 × 64"),
         ("missing", GOOD, with_facts(slices=False, stream=7), "expected a stream 7 of video, got 1 streams"),

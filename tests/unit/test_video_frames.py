@@ -13,7 +13,7 @@ from mx8shards.errors import DecodeError
 from mx8shards.format.packet_index import VideoFacts
 from mx8shards.kernels import boxes, video_frames
 from mx8shards.kernels.colour_conversion import value_table
-from mx8shards.media.video_colour import FORMATS, coefficients, frame_record
+from mx8shards.media.video_colour import FORMATS, check_colours, coefficients, frame_record
 from tests.pixels import Array, resized
 
 WIDTH, HEIGHT = 70, 42
@@ -122,8 +122,10 @@ def test_untagged_chroma_is_on_the_left_where_the_codec_says_so() -> None:
 def test_other_formats_and_matrices_are_refused_by_name() -> None:
     with pytest.raises(DecodeError, match=r"expected 8 bits.*got yuv420p10le"):
         frame_record(facts(pixel_format="yuv420p10le"))
-    with pytest.raises(DecodeError, match=r"expected a colour matrix of these codes.*got 8"):
+    with pytest.raises(DecodeError, match=r"expected a colour matrix of bt709, fcc.*got ycgco"):
         frame_record(facts(matrix=8))
+    with pytest.raises(DecodeError, match=r"got code 14"):
+        check_colours(facts(matrix=14))
 
 
 def reference(planes: tuple[Array, ...], form: Any, shift: float, box: Any, shape: tuple[int, int]) -> Array:

@@ -179,6 +179,10 @@ def cut(suffix: str) -> bytes:
     return data[: len(data) * 6 // 10]
 
 
+def matrix(name: str) -> bytes:
+    return encoded("h264", range(5), range(5), options={"x264-params": f"colormatrix={name}"})
+
+
 def changing_size() -> bytes:
     """JPEGs of two sizes in one stream."""
     out = io.BytesIO()
@@ -202,6 +206,8 @@ REFUSED = {
     "audio only": (audio_only, "only streams of audio"),
     "another codec": (lambda: encoded("ffv1", range(5), range(5), suffix="mkv", options={"level": "3"}), "got ffv1"),
     "10 bits": (lambda: encoded("h264", range(5), range(5), pixel_format="yuv420p10le"), "got yuv420p10le"),
+    "a matrix that is no mix of luma and two chroma": (lambda: matrix("ycgco"), "got ycgco"),
+    "a matrix for linear light": (lambda: matrix("bt2020c"), "got bt2020c"),
     "cut MP4": (lambda: cut("mp4"), "invalid data"),
     "cut Matroska": (lambda: cut("mkv"), r"bytes \(its head\)"),
     "cut AVI": (lambda: cut("avi"), r"bytes \(its head\)"),
