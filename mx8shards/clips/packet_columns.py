@@ -21,7 +21,8 @@ def read_packets(shards: Shards, sample_id: int, source: str | IndexFile) -> Pac
         payload = source.read(sample_id, source.size(sample_id))
     place = f"{shard.name}: sample {row} of this shard"
     if not payload:
-        raise DecodeError(place=place, expected="a packet index", found="an empty one", reason="missing")
+        hint = "" if isinstance(source, str) else source.reason(sample_id)
+        raise DecodeError(place=place, expected="a packet index", found="an empty one", hint=hint, reason="missing")
     try:
         return parse_packet_index(payload)
     except FormatError as error:

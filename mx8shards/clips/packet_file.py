@@ -2,34 +2,39 @@
 
     magic        MAGIC
     indices      the packet index of each sample, in order; empty for a video from which clips cannot be decoded
+    refused      JSON: the number of these videos, and the reasons of the first of them, as pairs of sample_id and text
     offsets      where each index begins, then where the last one ends: uint64
     samples      their number, uint64
 
-The name of the file depends on the snapshot and the column. It is made from packets alone, without decoding frames.
+The name of the file depends on the snapshot, the column and the version of PyAV, because another one may open videos
+that this one does not. It is made from packets alone, without decoding frames.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
+from mx8shards.clips import refused_videos
+from mx8shards.clips.refused_videos import Refused
 from mx8shards.disk import lock, operations, publish
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import DecodeError, DiskError, FormatError
+from mx8shards.errors import DecodeError, DiskError, FormatError, require, without_traceback
 from mx8shards.format.packet_index import FORMAT, encode_packet_index
 from mx8shards.shards.cache import default_directories
 from mx8shards.shards.cores import core_count
 from mx8shards.shards.open_shard import Shards
 
-MAGIC = b"MX8PKTS\n"
+MAGIC = b"MX8PKTS2"
 _NUMBER = struct.Struct("<Q")
 _AT_ONCE = 256  # videos that are read before their indices are written
 
@@ -51,17 +56,41 @@ class PacketFile:
         begin, end = self._bounds(file, sample_id)
         return file.read(begin, min(end - begin, most))
 
+    def reason(self, sample_id: int) -> str:
+        """Why a sample has no packet index; empty if the reason was not kept."""
+        return self.refused[0].reasons.get(sample_id, "")
+
+    @cached_property
+    def refused(self) -> tuple[Refused, int]:
+        """The videos without packet index, and the number of all samples."""
+        file = ReadFile(self.path)
+        samples, table = self._table(file)
+        begin = self._number(file, table + _NUMBER.size * samples)
+        if not len(MAGIC) <= begin <= table <= begin + refused_videos.MOST_BYTES:
+            raise self._damaged(f"reasons from {begin} to {table}")
+        try:
+            return refused_videos.parse(file.read(begin, table - begin)), samples
+        except FormatError as error:
+            raise self._damaged(str(error)) from error
+
     def _bounds(self, file: ReadFile, sample_id: int) -> tuple[int, int]:
         """Where the index of a sample begins and ends."""
-        size = file.size_bytes
-        samples = self._number(file, size - _NUMBER.size)
-        table = size - _NUMBER.size * (samples + 2)
-        if not 0 <= sample_id < samples or table < len(MAGIC):
-            raise self._damaged(f"{samples} samples in {size} bytes")
+        samples, table = self._table(file)
+        if not 0 <= sample_id < samples:
+            raise self._damaged(f"{samples} samples")
         begin, end = (self._number(file, table + _NUMBER.size * (sample_id + k)) for k in range(2))
         if not len(MAGIC) <= begin <= end <= table:
             raise self._damaged(f"an index from {begin} to {end}")
         return begin, end
+
+    def _table(self, file: ReadFile) -> tuple[int, int]:
+        """The number of samples, and where their offsets begin."""
+        size = file.size_bytes
+        samples = self._number(file, size - _NUMBER.size)
+        table = size - _NUMBER.size * (samples + 2)
+        if table < len(MAGIC):
+            raise self._damaged(f"{samples} samples in {size} bytes")
+        return samples, table
 
     def _number(self, file: ReadFile, at: int) -> int:
         data = file.read(max(at, 0), _NUMBER.size)
@@ -77,12 +106,16 @@ class PacketFile:
 
 
 def packet_file(shards: Shards, column: str) -> PacketFile:
-    """The file with the packet indices of a column of videos. It is made if it does not exist."""
-    ids = [snapshot.id for snapshot in shards.snapshots]
-    name = hashlib.sha256(json.dumps([FORMAT, ids, column]).encode()).hexdigest()[:40] + ".packets"
+    """The file with the packet indices of a column of videos, made if it does not exist. Logs which have none."""
+    ids, version = [snapshot.id for snapshot in shards.snapshots], require("av", "video").__version__
+    name = hashlib.sha256(json.dumps([FORMAT, ids, column, version]).encode()).hexdigest()[:40] + ".packets"
     places = [directory / name for directory in default_directories(shards.snapshots[0].root)]
     found = next((path for path in places if path.is_file()), None)
-    return PacketFile(found or _made(shards, column, places))
+    file = PacketFile(found or _made(shards, column, places))
+    refused, samples = file.refused
+    if refused.videos:
+        logging.getLogger("mx8shards").warning("%s: %s", column, refused.text(samples))
+    return file
 
 
 def _made(shards: Shards, column: str, places: list[Path]) -> Path:
@@ -117,20 +150,24 @@ def _write(descriptor: int, draft: Path, path: Path, pieces: Iterator[bytes]) ->
 
 def _pieces(shards: Shards, column: str) -> Iterator[bytes]:
     """The bytes of the file."""
-    offsets = [len(MAGIC)]
+    offsets, refused = [len(MAGIC)], Refused(0, {})
     yield MAGIC
     with ThreadPoolExecutor(core_count()) as threads:
         for begin in range(0, shards.samples, _AT_ONCE):
             some = range(begin, min(begin + _AT_ONCE, shards.samples))
-            for index in threads.map(partial(_index, shards, column), some):
-                offsets.append(offsets[-1] + len(index))
-                yield index
+            for sample_id, found in zip(some, threads.map(partial(_index, shards, column), some), strict=True):
+                if isinstance(found, DecodeError):
+                    refused = refused.with_one(sample_id, found)
+                else:
+                    yield found
+                offsets.append(offsets[-1] + (0 if isinstance(found, DecodeError) else len(found)))
+    yield refused_videos.encode(refused)
     yield np.array(offsets, "<u8").tobytes()
     yield _NUMBER.pack(shards.samples)
 
 
-def _index(shards: Shards, column: str, sample_id: int) -> bytes:
-    """The packet index of one video; empty if clips cannot be decoded from it."""
+def _index(shards: Shards, column: str, sample_id: int) -> bytes | DecodeError:
+    """The packet index of one video, or the reason why clips cannot be decoded from it."""
     from mx8shards.media.video_index import index_video  # needs PyAV
 
     i, row = shards.locate(sample_id)
@@ -138,5 +175,5 @@ def _index(shards: Shards, column: str, sample_id: int) -> bytes:
     video = shard.payloads(row, [shard.columns.names.index(column)])[0]
     try:
         return encode_packet_index(index_video(bytes(video), decode=False).packets)
-    except DecodeError:
-        return b""
+    except DecodeError as error:
+        return without_traceback(error)

@@ -91,6 +91,9 @@ class IndexFile(Protocol):
     def read(self, sample_id: int, most: int, /) -> bytes:
         """The first `most` bytes of the packet index of a sample."""
 
+    def reason(self, sample_id: int, /) -> str:
+        """Why a sample has no packet index; empty if that is not known."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoColumns:

@@ -92,12 +92,15 @@ def payload_bytes(work: Work, row: int, number: int) -> int:
 
 def _size(work: Work, row: int, source: int | IndexFile) -> int:
     """The size of an index; DecodeError if there is none."""
+    reason = ""
     if isinstance(source, int):
         size = int(work.spans["size"][row, source])
     else:
-        size = source.size(int(work.rows["sample_id"][row]))
+        sample_id = int(work.rows["sample_id"][row])
+        size = source.size(sample_id)
+        reason = "" if size else source.reason(sample_id)
     if not size:
-        raise DecodeError(expected="a packet index", found="an empty one", reason="missing")
+        raise DecodeError(expected="a packet index", found="an empty one", hint=reason, reason="missing")
     return size
 
 

@@ -83,9 +83,43 @@ def test_videos_without_packet_indices_get_a_file_of_them_once(tmp_path: Path, m
                     assert [videos.number_in(frame.mean(axis=0)) for frame in pixels] == frames.tolist()
         assert view[0]["video.frames"].tolist() == [0, 2, 4, 6]
     assert not list((tmp_path / "data").rglob("*.tmp"))
-    made.write_bytes(made.read_bytes()[:-3])
-    with (
-        mx8.Dataset(tmp_path / "data") as dataset,
-        pytest.raises(mx8.FormatError, match="a file of packet indices"),
-    ):
-        dataset.clips("video", frames=4)
+    whole = made.read_bytes()
+    for damaged in (whole[:-3], whole.replace(b'"videos": 1', b'"videos":[1]')):
+        made.write_bytes(damaged)
+        with (
+            mx8.Dataset(tmp_path / "data") as dataset,
+            pytest.raises(mx8.FormatError, match="a file of packet indices"),
+        ):
+            dataset.clips("video", frames=4)
+
+
+def test_videos_without_clips_are_named_with_the_reason_and_again_with_another_version_of_pyav(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = videos.video("h264").data
+    bad = [b"", good[:300], b"#EXTM3U\n/etc/passwd\n"]
+    with mx8.Writer(tmp_path / "data", columns={"video": "bytes", "grasp": "float64"}) as writer:
+        for video in [good, *bad]:
+            writer.write({"video": video, "grasp": 0.5})
+    for _ in range(2):
+        with mx8.Dataset(tmp_path / "data") as dataset:
+            assert len(dataset.clips("video", frames=10)) == 4
+            (record,) = caplog.records
+            caplog.clear()
+            assert record.message == "video: 3 of 4 videos have no clips: sample 1: expected a video, got an empty file"
+    with mx8.Dataset(tmp_path / "data") as dataset:
+        view = dataset.clips("video", at=[0], anchors="grasp")
+        with pytest.raises(
+            mx8.DecodeError, match="sample 2 .*expected a packet index, got an empty one .*invalid data"
+        ):
+            view[2]
+        with mx8.Loader(
+            view, batch_size=4, output="numpy", memory="256mb", on_error="skip", decode={"video": CLIP}
+        ) as loader:
+            assert [batch.sample_ids.tolist() for batch in loader] == [[0]]
+            lost = {entry["sample_id"]: entry["reason"] for entry in loader.stats()["lost_last"]}
+        assert "got an empty one (expected a video, got an empty file)" in lost[1]
+    monkeypatch.setattr("av.__version__", "99.0")
+    with mx8.Dataset(tmp_path / "data") as dataset:
+        dataset.clips("video", frames=10)
+    assert len(list((tmp_path / "data").rglob("*.packets"))) == 2
