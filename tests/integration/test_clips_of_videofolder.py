@@ -109,9 +109,7 @@ def test_videos_without_clips_are_named_with_the_reason_and_again_with_another_v
             assert record.message == "video: 3 of 4 videos have no clips: sample 1: expected a video, got an empty file"
     with mx8.Dataset(tmp_path / "data") as dataset:
         view = dataset.clips("video", at=[0], anchors="grasp")
-        with pytest.raises(
-            mx8.DecodeError, match="sample 2 .*expected a packet index, got an empty one .*invalid data"
-        ):
+        with pytest.raises(mx8.DecodeError, match=r"sample 2 .*got an empty one \(.*invalid data"):
             view[2]
         with mx8.Loader(
             view, batch_size=4, output="numpy", memory="256mb", on_error="skip", decode={"video": CLIP}
