@@ -1,4 +1,4 @@
-"""Which videos are benchmarked? Moving photographs with noise, encoded with x264's defaults at several GOP lengths."""
+"""Which videos are benchmarked? Moving pictures with noise, by x264's defaults but with fixed GOP lengths."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import ROOT
+from benchmarks.process import Measured, Numbers
 
 FPS = 30
 
@@ -27,6 +28,7 @@ class Kind:
     height: int = 480
     seconds: int = 10
     count: int = 8
+    repeats: int = 1  # how often the encoded frames follow each other
 
     def folder(self, directory: Path) -> Path:
         """The directory of these videos in all forms."""
@@ -35,7 +37,7 @@ class Kind:
     @property
     def frames(self) -> int:
         """The number of frames of each video."""
-        return FPS * self.seconds
+        return FPS * self.seconds * self.repeats
 
 
 def files(root: Path) -> list[Path]:
@@ -45,22 +47,51 @@ def files(root: Path) -> list[Path]:
 
 def write_folder(root: Path, kind: Kind) -> None:
     """Encode the videos, in one folder per class; those that an earlier run has written stay."""
-    import av
-
     if len(files(root)) == kind.count:
         return
     for number in range(kind.count):
         path = root / f"class{number % 2}" / f"{number}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(path.with_suffix(".part")), "w", format="mp4") as container:
-            options = {"preset": "medium", "crf": "23", "x264-params": f"keyint={kind.gop}"}
-            stream = container.add_stream("libx264", rate=FPS, options=options)
-            stream.width, stream.height, stream.pix_fmt = kind.width, kind.height, "yuv420p"
-            stream.codec_context.thread_count = len(os.sched_getaffinity(0))
-            for picture in _pictures(kind, number):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-            container.mux(stream.encode())
+        _encode(path.with_suffix(".part"), kind, number)
+        if kind.repeats > 1:
+            _repeat(path.with_suffix(".part"), path.with_suffix(".whole"), kind.repeats)
+            path.with_suffix(".whole").rename(path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
+
+
+def _encode(path: Path, kind: Kind, number: int) -> None:
+    import av
+
+    with av.open(str(path), "w", format="mp4") as container:
+        options = {"preset": "medium", "crf": "23", "x264-params": f"keyint={kind.gop}:scenecut=0"}
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = kind.width, kind.height, "yuv420p"
+        stream.codec_context.thread_count = len(os.sched_getaffinity(0))
+        for picture in _pictures(kind, number):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+
+
+def _repeat(source: Path, path: Path, times: int) -> None:
+    """Write the packets of a video several times, one after the other."""
+    import av
+
+    with av.open(str(source)) as whole, av.open(str(path), "w", format="mp4") as container:
+        stream = whole.streams.video[0]
+        out = container.add_stream_from_template(stream)
+        packets = [packet for packet in whole.demux(stream) if packet.size]
+        length = stream.duration or 0
+        for number in range(times):
+            for packet in packets:
+                again = av.Packet(bytes(packet))
+                again.pts, again.dts = (packet.pts or 0) + number * length, (packet.dts or 0) + number * length
+                again.time_base, again.duration, again.is_keyframe = (
+                    packet.time_base,
+                    packet.duration,
+                    packet.is_keyframe,
+                )
+                again.stream = out
+                container.mux(again)
 
 
 def _pictures(kind: Kind, seed: int) -> Iterator[Any]:
@@ -93,3 +124,40 @@ def convert(src: Path, out: Path, *options: str) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command[2:])}: ended with {done.returncode}\n{done.stderr[-2000:]}")
+
+
+def write_payloads(dataset: Path, root: Path) -> None:
+    """Write the videos of a converted dataset as files, for readers that read files."""
+    import mx8shards as mx8
+
+    for sample in mx8.Dataset(dataset):
+        path = root / Path(sample["path"]).with_suffix(".mp4")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(sample["video"])
+
+
+def quality(root: str, other: str) -> Numbers:
+    """The size of re-encoded videos in percent of that of others, and their PSNR against those, scaled, for luma."""
+    pairs = list(zip(files(Path(root)), files(Path(other)), strict=True))
+    sizes = [sum(path.stat().st_size for path in paths) for paths in zip(*pairs, strict=True)]
+    with Measured() as whole:
+        error = np.mean([_mean_error(*pair) for pair in pairs])
+    return {"size_percent": 100 * sizes[0] / sizes[1], "psnr_db": float(10 * np.log10(255**2 / error)), **whole.numbers}
+
+
+def _mean_error(path: Path, other: Path) -> float:
+    """The mean squared difference of luma."""
+    import av
+
+    found = []
+    with av.open(str(path)) as mine, av.open(str(other)) as whole:
+        for frame, source in zip(mine.decode(video=0), whole.decode(video=0), strict=True):
+            scaled = source.reformat(frame.width, frame.height, "yuv420p", interpolation="BICUBIC")
+            difference = _luma(frame).astype(np.int16) - _luma(scaled)
+            found.append(float((difference.astype(np.float32) ** 2).mean()))
+    return float(np.mean(found))
+
+
+def _luma(frame: Any) -> Any:
+    plane = frame.planes[0]
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]

@@ -10,8 +10,10 @@ import mx8shards as mx8
 FRAMES, SIZE = 16, 224
 
 
-def open_loader(root: Path, batch_size: int, stride: int, every: int, threads: int, **options: Any) -> Any:
-    """The Loader, fully shuffled; uint8 [B, T, 3, height, width]."""
+def open_loader(
+    root: Path, batch_size: int, stride: int, every: int, threads: int, in_order: bool = False, **options: Any
+) -> Any:
+    """The Loader, fully shuffled unless `in_order`; uint8 [B, T, 3, height, width]."""
     view = mx8.Dataset(root).clips("video", frames=FRAMES, stride=stride, every=every)
     return mx8.Loader(
         view,
@@ -19,5 +21,5 @@ def open_loader(root: Path, batch_size: int, stride: int, every: int, threads: i
         columns=["video", "label"],
         decode={"video": mx8.Clip(SIZE)},
         threads=threads,
-        **{"shuffle": True, "seed": 17} | options,
+        **{"shuffle": not in_order, "seed": 17} | options,
     )

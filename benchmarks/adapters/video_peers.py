@@ -27,6 +27,7 @@ class Clips(torch.utils.data.Dataset[dict[str, Any]]):
         span = (FRAMES - 1) * stride + 1
         starts = range(0, frames - span + 1, every)
         self._clips = [(str(path), start) for path in videos.files(root) for start in starts]
+        self.per_video = len(starts)
         self._read, self._stride = READERS[reader], stride
 
     def __len__(self) -> int:
@@ -34,8 +35,34 @@ class Clips(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, start = self._clips[index]
-        wanted = range(start, start + FRAMES * self._stride, self._stride)
-        return {"video": self._read(path, wanted), "label": int("class1" in path)}
+        return {"video": self._read(path, self._wanted(start)), "label": int("class1" in path)}
+
+    def _wanted(self, start: int) -> Sequence[int]:
+        return range(start, start + FRAMES * self._stride, self._stride)
+
+    def read_together(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """Several clips of one video, each frame decoded once."""
+        path = self._clips[numbers[0]][0]
+        wanted = [self._wanted(self._clips[number][1]) for number in numbers]
+        frames = sorted({frame for clip in wanted for frame in clip})
+        found = torch.as_tensor(self._read(path, frames))
+        places = {frame: place for place, frame in enumerate(frames)}
+        clips = torch.stack([found[[places[frame] for frame in clip]] for clip in wanted])
+        return {"video": clips, "label": torch.full((len(numbers),), int("class1" in path))}
+
+
+class Videos(torch.utils.data.Dataset[dict[str, Any]]):
+    """All clips of each video, whose frames are read in one call."""
+
+    def __init__(self, clips: Clips) -> None:
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return len(self._clips) // self._clips.per_video
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        first = index * self._clips.per_video
+        return self._clips.read_together(range(first, first + self._clips.per_video))
 
 
 def _scaled(width: int, height: int) -> tuple[int, int]:
@@ -126,13 +153,31 @@ READERS = {
 }
 
 
-def open_loader(root: Path, batch_size: int, reader: str, stride: int, every: int, frames: int, workers: int) -> Any:
-    """A DataLoader with worker processes, shuffled."""
+def open_loader(
+    root: Path,
+    batch_size: int,
+    reader: str,
+    stride: int,
+    every: int,
+    frames: int,
+    workers: int,
+    in_order: bool = False,
+    in_one_call: bool = False,
+) -> Any:
+    """A DataLoader with workers, shuffled unless `in_order`; `in_one_call`: an item is all clips of a video."""
+    clips = Clips(root, reader, stride, every, frames)
+    dataset: torch.utils.data.Dataset[Any] = Videos(clips) if in_one_call else clips
+    per_item = clips.per_video if in_one_call else 1
     return Epochs(
         torch.utils.data.DataLoader,
         workers,
-        dataset=Clips(root, reader, stride, every, frames),
-        batch_size=batch_size,
-        shuffle=True,
-        collate_fn=collate,
+        dataset=dataset,
+        batch_size=batch_size // per_item,
+        shuffle=not in_order,
+        collate_fn=_joined if in_one_call else collate,
     )
+
+
+def _joined(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The clips of several videos as one batch."""
+    return {name: torch.cat([item[name] for item in items]) for name in items[0]}
