@@ -22,13 +22,15 @@ class ClipCounts:
         self._lock = Lock()
         self._clips = 0
         self._decoded = Decoded()
+        self._covered = 0
         self._padding = 0
         self._failed = dict.fromkeys(CLASSES, 0)
 
-    def decoded(self, clips: int, counts: Decoded) -> None:
-        """Count clips that were decoded in one sweep."""
+    def decoded(self, clips: int, counts: Decoded, covered: int) -> None:
+        """Count clips that were decoded in one sweep, which covers so many packets."""
         with self._lock:
             self._clips += clips
+            self._covered += covered
             self._decoded.add(counts)
 
     def all_padding(self, column: str, sample_ids: Sequence[int]) -> None:
@@ -59,7 +61,7 @@ class ClipCounts:
                 "clips_decoded": self._clips,
                 "clip_frames_decoded": self._decoded.frames,
                 "clip_packets_fed": self._decoded.packets_fed,
-                "clip_packets_covered": self._decoded.packets_covered,
+                "clip_packets_covered": self._covered,
                 "clips_all_padding": self._padding,
                 **{f"clips_failed_{name}": count for name, count in self._failed.items()},
             }

@@ -187,7 +187,7 @@ class Clips(Stage):
         if len(missing):
             row, t = wanted[int(missing[0])][0]
             raise frame_missing(int(sweep.clips[row].frames.numbers[t]))
-        self._counts.decoded(len(sweep.clips), counts)
+        self._counts.decoded(len(sweep.clips), counts, sweep.covered())
         self._note_padding(work, sweep)
         for row, clip in sweep.clips.items():
             for key, value in self._facts(sweep, clip).items():

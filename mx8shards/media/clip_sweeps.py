@@ -21,7 +21,7 @@ from mx8shards.kernels.payloads import copy_payload
 from mx8shards.kernels.records import OK, READ_FAILED, REFUSED, SPAN
 from mx8shards.media.clip_counts import ClipCounts, class_of
 from mx8shards.media.index_reading import Indices
-from mx8shards.media.packet_plan import Ints, Stretch, merged_spans, stretches
+from mx8shards.media.packet_plan import Ints, Stretch, merged_spans, reach, stretches
 from mx8shards.media.video_decoding import Copy
 from mx8shards.media.video_memory import Stream
 from mx8shards.stages import ClipColumns, DecoderContext, Work
@@ -37,11 +37,15 @@ _ROW_BYTES = 4 << 10  # of the objects of a clip
 
 
 class Clip(NamedTuple):
-    """The frames of a clip, the packets that they are decoded from, and when it begins and ends in seconds."""
+    """The frames of a clip, the packets that they are decoded from, and when it begins and ends in seconds.
+
+    `reach`: the packets that a plain decoder would get, from the keyframe before the clip to its last frame.
+    """
 
     frames: ClipFrames
     packets: Ints
     bounds: tuple[float, float]
+    reach: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,14 @@ class Sweep:
                 found[packet].append((row, t))
         return dict(sorted(found.items()))
 
+    def covered(self) -> int:
+        """How many packets a plain decoder would get, those of several clips only once."""
+        count = end = 0
+        for begin, stop in sorted(clip.reach for clip in self.clips.values()):
+            count += max(0, stop - max(begin, end))
+            end = max(end, stop)
+        return count
+
     def split(self) -> list[Sweep]:
         """A sweep for each clip."""
         return [Sweep(self.stream, {row: clip}, None) for row, clip in self.clips.items()]
@@ -91,7 +103,8 @@ def clip_in(work: Work, row: int, indices: Indices, columns: ClipColumns) -> Cli
     """The clip in a row; DecodeError if its video is shorter than its facts say."""
     index = indices.video
     frames = frames_in(work, row, indices, columns)
-    return Clip(frames, index.frames[frames.numbers], seconds_of(frames, index))
+    packets = index.frames[frames.numbers]
+    return Clip(frames, packets, seconds_of(frames, index), reach(index, packets))
 
 
 def frames_in(work: Work, row: int, indices: Indices, columns: ClipColumns) -> ClipFrames:

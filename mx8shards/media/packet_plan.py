@@ -19,7 +19,6 @@ class Stretch(NamedTuple):
 
     packets, position, size, keyframe    their numbers, and what the packet index says of each
     wanted                               the numbers of those whose frames are wanted
-    covered                              the number of packets from the first to the last of them
     """
 
     packets: Ints
@@ -27,7 +26,6 @@ class Stretch(NamedTuple):
     size: Ints
     keyframe: Bools
     wanted: Ints
-    covered: int
 
     @property
     def nbytes(self) -> int:
@@ -71,6 +69,11 @@ def keyframes_before(index: PacketIndex, wanted: Ints) -> Ints:
     return found
 
 
+def reach(index: PacketIndex, wanted: Ints) -> tuple[int, int]:
+    """The first packet of a plain decoder for these frames, and the one behind its last: keyframe to last frame."""
+    return int(keyframes_before(index, wanted).min()), int(wanted.max()) + 1
+
+
 def one_stretch(index: PacketIndex, wanted: Ints) -> Stretch:
     """One stretch for all wanted packets: distinct numbers in ascending order."""
     return _stretch(index, int(keyframes_before(index, wanted).min()), wanted)
@@ -83,14 +86,14 @@ def _stretch(index: PacketIndex, begin: int, wanted: Ints) -> Stretch:
     needed[wanted - begin] = True
     packets = begin + np.flatnonzero(needed)
     columns = index.position[packets], index.size[packets], index.keyframe[packets]
-    return Stretch(packets, *columns, wanted, end - begin)
+    return Stretch(packets, *columns, wanted)
 
 
 def from_start(index: PacketIndex, wanted: Ints) -> Stretch:
     """All packets from the first to the last wanted one, if a keyframe does not start decoding after all."""
     end = int(wanted[-1]) + 1
     columns = index.position[:end].copy(), index.size[:end].copy(), index.keyframe[:end].copy()
-    return Stretch(np.arange(end), *columns, wanted, end)
+    return Stretch(np.arange(end), *columns, wanted)
 
 
 def merged_spans(parts: Iterable[Stretch]) -> list[tuple[int, int]]:

@@ -36,16 +36,14 @@ _NO_ROWS = np.zeros((0, 1), np.uint8)
 
 @dataclass
 class Decoded:
-    """Counts: packets that a decoder got, those from each keyframe to the last wanted frame, and decoded frames."""
+    """Counts: packets that a decoder got, and decoded frames."""
 
     packets_fed: int = 0
-    packets_covered: int = 0
     frames: int = 0
 
     def add(self, other: Decoded) -> None:
         """Add the counts of another one."""
         self.packets_fed += other.packets_fed
-        self.packets_covered += other.packets_covered
         self.frames += other.frames
 
 
@@ -113,7 +111,6 @@ def decode_stretches(
         with decoders.decoder(stream, is_stopped) as context:
             for part in parts:
                 counts.packets_fed += len(part.packets)
-                counts.packets_covered += part.covered
                 awaited = set(part.wanted.tolist())
                 for frame in _decoded(stream, part, copy, context):
                     counts.frames += 1
@@ -174,7 +171,7 @@ def decode_container(
             del frame
             if not awaited:
                 break
-    counts.packets_fed = counts.packets_covered = counts.frames
+    counts.packets_fed = counts.frames
     return counts, np.array(sorted(awaited), np.int64)
 
 

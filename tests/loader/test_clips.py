@@ -303,6 +303,7 @@ def test_clips_of_one_video_in_a_batch_are_decoded_in_one_sweep(dataset: mx8.Dat
             stats = loader.stats()
             fed[batch_size] = stats["clip_packets_fed"]
             assert stats["clips_decoded"] == len(view)
+            assert stats["clip_packets_covered"] >= stats["clip_packets_fed"]
     assert fed[len(view)] <= videos.FRAMES
     assert fed[1] > 5 * fed[len(view)]
 
