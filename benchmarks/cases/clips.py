@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import loader_contenders, reading, videos
+from benchmarks import clip_parts, loader_contenders, reading, videos
 from benchmarks.adapters.ours_clips import FRAMES
 from benchmarks.harness import Column, Job, Target, Wanted, say
 from benchmarks.loader_contenders import THREADS, Contender, Reading
@@ -24,16 +24,20 @@ NOTES = """\
   DataLoader is a video, whose frames torchcodec decodes in one call.
 - Re-encoded: what `convert videofolder --gop 16 --max-side 340` writes from the 480p GOP 60 videos; peers read these
   files. The rows below compare it with its source; PSNR is that of luma against the scaled source.
+- Packets: how many are decoded, of those from the keyframe before a clip to its last frame, over all clips of a video.
 """
 COLUMNS = (
     Column(title="clips/s", number="images_per_s", digits=1),
     Column(title="time, × mx8shards", number="microseconds", digits=2, ratio=True),
-    Column(title="processor ms per clip", number="core_ms", digits=1),
+    Column(title="processor ms per clip", number="core_ms", digits=2),
     Column(title="processor time, × mx8shards", number="core_ms", digits=2, ratio=True),
     Column(title="anonymous memory, MB", number="anonymous_growth_mb", digits=0, spread=False),
     Column(title="size, % of the source", number="size_percent", digits=0, spread=False),
     Column(title="PSNR, dB", number="psnr_db", digits=1, spread=False),
+    Column(title="packets decoded, %", number="fed_percent", digits=1, spread=False),
 )
+CROP, OPENING, PACKETS = "crop, size and colours of a 480p frame", "opening a clip", "packets"
+SWSCALE, SEEK = "swscale", "av.open and seek"
 OURS, SOURCE, QUALITY = "mx8shards", "mx8shards, its source", "the files"
 PEERS = {
     "torchcodec": "torchcodec.decoders",
@@ -100,8 +104,9 @@ def prepare(directory: Path, *, quick: bool) -> None:
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """All contenders of each task."""
-    return [job for task in _tasks(quick) for job in _jobs(directory, task, quick)]
+    """All contenders of each task, and the parts of a clip."""
+    found = [job for task in _tasks(quick) for job in _jobs(directory, task, quick)]
+    return [*found, *_parts(directory, [TINY] if quick else MAIN, 0.05 if quick else 1.0)]
 
 
 def _jobs(directory: Path, task: Task, quick: bool) -> list[Job]:
@@ -116,6 +121,27 @@ def _jobs(directory: Path, task: Task, quick: bool) -> list[Job]:
     files = {"root": str(root / "own-files"), "other": str(root / "files")}
     quality = Job(group=task.group, contender=QUALITY, run=videos.quality, arguments=files, rounds=1)
     return [*loader_contenders.jobs(asked, [*contenders, _ours(SOURCE, "mds", shared)], quick=quick), quality]
+
+
+def _parts(directory: Path, kinds: Sequence[Kind], seconds: float) -> list[Job]:
+    """What parts of a clip cost, beside other ways; the share of packets that are decoded."""
+    root = str(kinds[0].folder(directory) / "files")
+    found = [
+        Job(group=group, contender=by, run=run, arguments={"root": root, "by": by, "seconds": seconds})
+        for group, run, others in ((CROP, clip_parts.painting, SWSCALE), (OPENING, clip_parts.opening, SEEK))
+        for by in (OURS, others)
+    ]
+    return found + [
+        Job(
+            group=PACKETS,
+            contender=_main(kind, stride).group,
+            run=clip_parts.packets,
+            arguments={"root": str(kind.folder(directory) / "files"), "stride": stride},
+            rounds=1,
+        )
+        for kind in kinds
+        for stride in (2, 4)
+    ]
 
 
 def _ours(name: str, folder: str, shared: dict[str, Any]) -> Contender:
@@ -140,7 +166,28 @@ def _rounds(peer: str) -> int | None:
 
 
 def targets() -> list[Target]:
-    """Ratios to every peer, on the same bytes and threads."""
+    """Ratios to every peer, on the same bytes and threads; and those of the parts."""
+    return [*_speeds(), *map(_part, ((CROP, SWSCALE, 0.3), (OPENING, SEEK, 0.2))), *_shares()]
+
+
+def _part(asked: tuple[str, str, float]) -> Target:
+    group, other, most = asked
+    wanted = Wanted(group=group, contender=OURS, against=other, number="core_ms", most=most)
+    return Target(f"{group}: at most {most:g} × the processor time of {other}", (wanted,))
+
+
+def _shares() -> list[Target]:
+    return [
+        Target(
+            f"{group}: at most {most} % of the packets from the keyframe to the last frame",
+            (Wanted(group=PACKETS, contender=group, number="fed_percent", most=most),),
+        )
+        for kind in MAIN
+        for group, most in ((_main(kind, 2).group, 80), (_main(kind, 4).group, 70))
+    ]
+
+
+def _speeds() -> list[Target]:
     return [
         Target(
             f"{task.group}: at least {task.least:g} × as fast as {peer}",
