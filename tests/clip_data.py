@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import mx8shards as mx8
-from mx8shards.format.packet_index import FORMAT, VIDEOS, encode_packet_index
+from mx8shards.format.packet_index import FORMAT, VIDEOS, PacketIndex, encode_packet_index
 from mx8shards.media.video_index import index_video
 
 
@@ -16,6 +19,22 @@ from mx8shards.media.video_index import index_video
 def packets_of(video: bytes) -> bytes:
     """The packet index of a video."""
     return encode_packet_index(index_video(video).packets)
+
+
+def repeated(index: PacketIndex, times: int, apart: int = 0) -> PacketIndex:
+    """The index of a long video that shows the frames of a short one again and again.
+
+    `apart`: the bytes between the beginnings of two copies in the payload; 0 for one that has only one.
+    """
+    number = np.repeat(np.arange(times), len(index.pts))
+    later = number * int(index.facts.end - index.pts[index.frames[0]])
+    facts = replace(index.facts, end=index.facts.end + int(later[-1]))
+    tiled = {name: np.tile(getattr(index, name), times) for name in ("pts", "dts", "position", "size")}
+    flags = {name: np.tile(getattr(index, name), times) for name in ("keyframe", "disposable", "shown")}
+    tiled["pts"] += later
+    tiled["dts"] += later
+    tiled["position"] += number * apart
+    return PacketIndex(facts, index.extradata, **tiled, **flags)
 
 
 def write_videos(

@@ -80,7 +80,7 @@ class Clips(Stage):
     """Decodes the clips of one column of videos, and makes their crops."""
 
     opens_thread = True
-    narrows = True
+    narrows = narrows_to_parts = True
 
     def __init__(self, crop: CropSettings, layout: str, context: DecoderContext) -> None:
         self.columns = (context.column,)

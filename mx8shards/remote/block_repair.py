@@ -12,8 +12,9 @@ from mx8shards.errors import FormatError, IntegrityError, RemoteError
 from mx8shards.format.entries import FileInfo
 from mx8shards.format.hashing import hash_hex
 from mx8shards.format.sidecar_bytes import BLOCK_BYTES
+from mx8shards.remote.block_reads import block_span, checked_blocks, object_etag
 from mx8shards.remote.fetching import Claim, check_file
-from mx8shards.remote.store import Span, Store
+from mx8shards.remote.store import Store
 
 _MOST_DAMAGED = 2 / 3  # of a file: beyond that, one request for the whole object costs less than many for its parts
 _BLOCKS_AT_ONCE = 16  # of one request to the store: they are in memory
@@ -51,7 +52,7 @@ def made_whole(
         return None
     bad, draft = frozenset(blocks), claim.draft()
     try:
-        fetched = _fetched(store, info, blocks, expected)
+        fetched = _fetched(store, info, blocks, digests)
         with operations.disk_errors("repair", claim.root), publish.NewFile(draft) as target:
             for i in range(len(expected)):
                 target.write(next(fetched) if i in bad else _block(file, info, i))
@@ -74,27 +75,15 @@ def _is_good(file: ReadFile, info: FileInfo, block: int, digest: str) -> bool:
         return False
 
 
-def _fetched(store: Store, info: FileInfo, blocks: list[int], digests: list[str]) -> Iterator[bytes]:
+def _fetched(store: Store, info: FileInfo, blocks: list[int], digests: Bytes) -> Iterator[bytes]:
     """The damaged blocks, all from one object. IntegrityError if the object or a block is not the one of the index."""
-    found = store.head(info.basename) if blocks else None
-    if blocks and (found is None or found.size_bytes != info.size_bytes):
-        raise IntegrityError(subject=info.basename, expected=f"{info.size_bytes} bytes", found="another object")
+    etag = object_etag(store, info) if blocks else ""
     for start in range(0, len(blocks), _BLOCKS_AT_ONCE):
-        some = blocks[start : start + _BLOCKS_AT_ONCE]
-        parts = store.read_spans(info.basename, [_span(info, i) for i in some], found and found.etag)
-        for i, data in zip(some, parts, strict=True):
-            if hash_hex("blake3", data) != digests[i]:
-                raise IntegrityError(subject=info.basename, place=f"block {i}", expected=digests[i], found="another")
-            yield data
-
-
-def _span(info: FileInfo, block: int) -> Span:
-    begin = block * BLOCK_BYTES
-    return begin, min(begin + BLOCK_BYTES, info.size_bytes)
+        yield from checked_blocks(store, info, digests, blocks[start : start + _BLOCKS_AT_ONCE], etag)
 
 
 def _size(info: FileInfo, block: int) -> int:
-    begin, end = _span(info, block)
+    begin, end = block_span(info, block)
     return end - begin
 
 

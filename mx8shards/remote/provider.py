@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 from mx8shards.disk.files import read_bounded
 from mx8shards.disk.map import Bytes
@@ -17,9 +16,11 @@ from mx8shards.errors import FormatError, IntegrityError, RemoteError, ShardsErr
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.remote import fetching
+from mx8shards.remote.block_reads import read_blocks
 from mx8shards.remote.block_repair import Repaired, made_whole
 from mx8shards.remote.eviction import Room
 from mx8shards.remote.fetching import Claim, claimed
+from mx8shards.remote.process_state import ProcessState
 from mx8shards.remote.remote_snapshots import kept_key, read_current
 from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Store
@@ -47,18 +48,6 @@ class RemoteSettings:
     check: bool = False  # verify="shard"
 
 
-@dataclass
-class _OfProcess:
-    """What one process has: a forked child must not use its parent's store, and has none of its threads."""
-
-    process: int
-    lock: Lock = field(default_factory=Lock)  # of store and closed: a store that nobody knows would not be closed
-    store: Store | None = None
-    closed: bool = False
-    here: set[str] = field(default_factory=set)  # basenames that were provided in this process
-    spent: list[tuple[float, float, int]] = field(default_factory=list)  # begin, end and bytes of each fetch
-
-
 class RemoteFiles:
     """Shards that are fetched into a mirror. Thread-safe; pickled and forked copies connect anew."""
 
@@ -68,7 +57,7 @@ class RemoteFiles:
         self._root = snapshot.root
         self._stamps = Stamps(self._root)
         self._local = LocalFiles(snapshot, settings.cache_dir, check=settings.check)
-        self._own = _OfProcess(os.getpid())
+        self._own = ProcessState(os.getpid())
         self._room = Room(
             snapshot,
             self._stamps,
@@ -149,10 +138,22 @@ class RemoteFiles:
         fetching.place(path, info.basename, claim)
         return True
 
+    def read_blocks(self, entry: Entry, digests: Bytes, blocks: Sequence[int]) -> list[bytes]:
+        """Blocks of a shard that is not made local: see BlockReader."""
+        begun, own = time.monotonic(), self._of_process
+        try:
+            found = read_blocks(self._store, entry.stored, digests, blocks, own.etags)
+        except RemoteError as error:
+            if error.reason in ("missing", "changed"):
+                self._require_snapshot(error)
+            raise
+        own.in_parts.append((begun, time.monotonic(), sum(map(len, found))))
+        return found
+
     def close(self) -> None:
         """End what this process is fetching, and the wait for what others fetch. A later call connects again."""
         own = self._of_process
-        self._own = _OfProcess(own.process, here=own.here, spent=own.spent)
+        self._own = ProcessState(own.process, here=own.here, spent=own.spent, in_parts=own.in_parts)
         with own.lock:
             own.closed = True
         if own.store is not None:
@@ -318,9 +319,9 @@ class RemoteFiles:
     # the store, and other jobs ----------------------------------------------------------------------------------
 
     @property
-    def _of_process(self) -> _OfProcess:
+    def _of_process(self) -> ProcessState:
         if self._own.process != os.getpid():
-            self._own = _OfProcess(os.getpid())
+            self._own = ProcessState(os.getpid())
         return self._own
 
     @property
@@ -356,19 +357,19 @@ class RemoteFiles:
                 outage = RemoteError(waited, subject=f"{self.settings.url}/{info.basename}")
             raise outage from None
 
-    def _has_failed(self, begun: float, own: _OfProcess) -> Callable[[], bool]:
+    def _has_failed(self, begun: float, own: ProcessState) -> Callable[[], bool]:
         return lambda: own.closed or self._outage_since(begun) is not None
 
     @property
     def fetched(self) -> Fetches:
         """What this process has fetched so far."""
         total, busy_s, until = 0, 0.0, 0.0
-        spent = sorted(self._of_process.spent)
-        for begin, end, size in spent:
+        own = self._of_process
+        for begin, end, size in sorted([*own.spent, *own.in_parts]):
             total += size
             busy_s += max(0.0, end - max(begin, until))
             until = max(until, end)
-        return Fetches(len(spent), total, busy_s)
+        return Fetches(len(own.spent), total, busy_s)
 
     def _note_outage(self, error: RemoteError, claim: Claim, spent_s: float) -> None:
         """Tell other jobs on this mirror that the store does not answer, so that they do not wait as long again."""

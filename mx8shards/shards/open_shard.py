@@ -21,9 +21,18 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.local_files import check_hash, shard_name
-from mx8shards.shards.providers import NO_LIMIT, Cause, Eviction, Fetches, LocalFiles, NoRoomYetError, Provider
+from mx8shards.shards.providers import (
+    NO_LIMIT,
+    BlockReader,
+    Cause,
+    Eviction,
+    Fetches,
+    LocalFiles,
+    NoRoomYetError,
+    Provider,
+)
 from mx8shards.shards.shard import OpenFiles, Shard
-from mx8shards.shards.sidecars import open_sidecar
+from mx8shards.shards.sidecars import digests_in, open_sidecar
 from mx8shards.shards.snapshots import Snapshot
 
 Verify = Literal["structure", "shard"]
@@ -128,6 +137,29 @@ class Shards:
                 )
                 raise
         return self._sidecars[sidecar.blake3]
+
+    def has_block_digests(self, i: int) -> bool:
+        """Whether blocks of shard `i` can be read without making it local, if its side-car is there."""
+        opened, entry = self._entry(i)
+        return isinstance(opened.provider, BlockReader) and entry.zip is None and self._blocks_sidecar(i) is not None
+
+    def _blocks_sidecar(self, i: int) -> Sidecar | None:
+        snapshot, number = self.snapshot_of(i)
+        sidecars = (each for each in snapshot.index.sidecars if each.kind == "blocks")
+        return next((each for each in sidecars if each.start <= number < each.stop), None)
+
+    def block_digests(self, i: int) -> Bytes | None:
+        """The digests of the blocks of shard `i`, one per row; None if there is no side-car with them."""
+        snapshot, number = self.snapshot_of(i)
+        sidecar = self._blocks_sidecar(i)
+        data = None if sidecar is None else self.open_sidecar(snapshot, sidecar)
+        return None if data is None or sidecar is None else digests_in(snapshot, sidecar, data, number)
+
+    def read_blocks(self, i: int, digests: Bytes, blocks: Sequence[int]) -> list[bytes]:
+        """Blocks of shard `i`, which is not made local: see BlockReader."""
+        opened, entry = self._entry(i)
+        assert isinstance(opened.provider, BlockReader)
+        return opened.provider.read_blocks(entry, digests, blocks)
 
     @property
     def all_here(self) -> bool:

@@ -6,10 +6,12 @@ checked when it is opened, and with `verify="shard"` its hash too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+from mx8shards.disk.map import Bytes
 from mx8shards.errors import FormatError, ShardsError
 from mx8shards.format.entries import Entry, Ints
 from mx8shards.format.sidecar_bytes import Sidecar
@@ -107,6 +109,17 @@ class Provider(Protocol):
 
     def close(self) -> None:
         """End what is being fetched. A later call to `provide` connects again, as views of the dataset may live on."""
+
+
+@runtime_checkable
+class BlockReader(Protocol):
+    """A provider that can also read blocks of shards without making them local."""
+
+    def read_blocks(self, entry: Entry, digests: Bytes, blocks: Sequence[int]) -> list[bytes]:
+        """The blocks with these numbers of a shard that is not compressed, checked against the digests of its blocks.
+
+        IntegrityError means that the shard is damaged; RemoteError is no error of the shard, as for `provide`.
+        """
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,13 @@ def blocks_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tup
         yield i, rows[end - count : end]
 
 
+def digests_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes, i: int) -> Bytes:
+    """The block digests of shard `i`, one per row, in a `blocks` side-car with these bytes that covers it."""
+    counts = blocks_of(snapshot.index.stored_bytes[sidecar.start : i + 1])
+    end = int(counts.sum())
+    return data[len(MAGIC["blocks"]) :].reshape(-1, DIGEST_BYTES)[end - int(counts[-1]) : end]
+
+
 def numbers_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tuple[int, str, Bytes]]:
     """Each shard and column that a `columns` side-car with these bytes covers, with the bytes of its values."""
     sizes = widths(sidecar, _columns(snapshot, sidecar))

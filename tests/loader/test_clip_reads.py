@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from mx8shards.kernels import memory
 from mx8shards.media import clip_sweeps
 from tests import videos
 from tests.anonymous_memory import anonymous_bytes
-from tests.clip_data import packets_of, write_videos
+from tests.clip_data import packets_of, repeated, write_videos
 from tests.loader.test_cold_reads import drop, resident_bytes
 
 FPS, GOP, FRAMES = 25, 20, 200
@@ -68,18 +67,6 @@ def test_far_clips_of_one_video_do_not_read_what_is_between(tmp_path: Path, io: 
     assert len(frames) == 6
     assert covered < len(data) / 2
     assert resident_bytes(tmp_path / "data") - before <= 1.1 * covered + len(packets_of(data))
-
-
-def repeated(index: PacketIndex, times: int) -> PacketIndex:
-    """The index of a long video that shows the frames of a short one again and again."""
-    frames = int(index.facts.end - index.pts[index.frames[0]])
-    later = np.repeat(np.arange(times) * frames, len(index.pts))
-    facts = dataclasses.replace(index.facts, end=index.facts.end + frames * (times - 1))
-    tiled = {name: np.tile(getattr(index, name), times) for name in ("pts", "dts", "position", "size")}
-    flags = {name: np.tile(getattr(index, name), times) for name in ("keyframe", "disposable", "shown")}
-    tiled["pts"] += later
-    tiled["dts"] += later
-    return PacketIndex(facts, index.extradata, **tiled, **flags)
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,8 @@ def groups_of(loader: mx8.Loader) -> Iterator[Any]:
         def at(self, begin: int, end: int) -> None:
             pass
 
+        fetch = None
+
         def are_here(self, _: Any) -> bool:
             return True
 

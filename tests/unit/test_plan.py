@@ -28,6 +28,8 @@ COUNT = 61
 class AllLocal:
     """The plan of a dataset whose shards are all local."""
 
+    fetch = None
+
     def are_here(self, numbers: Any) -> bool:
         return True
 

@@ -171,7 +171,8 @@ class FillTask:
         instead, _ = assembly.plan.resolve(positions, self.group.epoch)
         self._entries = bad_samples.with_substitutes(self._entries, self.group, bad, lost, why, instead, self._tried)
         again, self.reservation = None, None
-        if assembly.plan.shard_table.are_here(instead):
+        is_part = assembly.plan.shard_table.parts.among(self.group.rows["shard"]).any()
+        if not is_part and assembly.plan.shard_table.are_here(instead):
             again = assembly.plan.replanned(self.group, bad, positions)
             self.reservation = assembly.budget.reserve(again.reserve_bytes)
         if again is None or self.reservation is None:

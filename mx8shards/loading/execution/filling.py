@@ -155,11 +155,12 @@ class Filler:
         if failure is not None and row["status"] == NOT_OPENED:
             return failure
         try:
-            shard, number = self._shard_table.locate(int(row["sample_id"]))
+            name, number = self._shard_table.place_of(int(row["sample_id"]))
             for stage in self.stages:
                 reason = stage.reason(work, index)
                 if reason is not None and row["status"] == REFUSED:
-                    return _placed(copy.copy(reason), shard, number, stage.columns[0])
+                    return _placed(copy.copy(reason), name, number, stage.columns[0])
+            shard, number = self._shard_table.locate(int(row["sample_id"]))
             spans = shard.payload_spans(number, [shard.columns.names.index(name) for name in self._wanted])
             for begin, size in spans:
                 for _ in _pieces(shard, begin, size):
@@ -169,11 +170,11 @@ class Filler:
                     if column in stage.columns:
                         reason = stage.why(size, partial(_head, shard, begin, size))
                         if reason is not None:
-                            return without_traceback(_placed(reason, shard, number, column))
+                            return without_traceback(_placed(reason, name, number, column))
         except Exception as error:  # noqa: BLE001 - any error is the reason
             return without_traceback(error)
         return FormatError(
-            subject=shard.name,
+            subject=name,
             place=f"sample {number} of this shard",
             expected="the bytes that were there when the shard was opened",
             found=f"other bytes while the batch was filled (status {int(row['status'])})",
@@ -219,8 +220,8 @@ def _pieces(shard: Shard, begin: int, size: int) -> Iterator[bytes]:
         yield shard.read_payload(at, min(_PIECE_BYTES, begin + size - at))
 
 
-def _placed(reason: Exception, shard: Shard, number: int, column: str) -> Exception:
+def _placed(reason: Exception, name: str, number: int, column: str) -> Exception:
     """The error with the shard, sample and column that it is about."""
     if isinstance(reason, ShardsError):
-        reason.at(subject=shard.name, place=f"sample {number} of this shard, column {column!r}")
+        reason.at(subject=name, place=f"sample {number} of this shard, column {column!r}")
     return reason

@@ -7,6 +7,7 @@ from functools import partial
 
 from mx8shards.errors import without_locals
 from mx8shards.loading.execution.admission import Admission
+from mx8shards.loading.execution.block_fetch import BlockFetch
 from mx8shards.loading.execution.fill_task import FillTask
 from mx8shards.loading.execution.following import Following
 from mx8shards.loading.execution.provisions import Provisions
@@ -73,15 +74,18 @@ class Planner:
         begin = position if restart is None else restart.group.position
         following = Following(plan, state.epoch, begin, self._in_flight)
         provisions = state.provisions = Provisions(
-            plan.shards,
+            plan.shard_table.parts,
             state.assembly.provider_threads.submit,
             self._is_interrupted,
             following.upcoming(plan.upcoming_shards(state.epoch, position)),
             state.provided_s,
             following,
         )
+        provisions.fetch = BlockFetch(
+            plan.shard_table.parts, provisions, lambda: bool(state.filling), self._is_interrupted
+        )
         if restart is not None:
-            group = plan.replanned(restart.group, restart.bad, restart.positions, provisions.need)
+            group = plan.replanned(restart.group, restart.bad, restart.positions, provisions)
             yield FillTask(state, restart.number, group, restart.entries, restart.tried)
         for group in plan.batches(state.epoch, position, provisions):
             yield FillTask(state, state.started, group)
@@ -105,8 +109,10 @@ class Planner:
         self._planning_since = clock()
         task.reservation = reservation
         try:
-            provide = state.provisions.need if state.provisions is not None else None
-            task.held = state.assembly.filler.finder.prepare(task.group, provide)
+            finder, provisions = state.assembly.filler.finder, state.provisions
+            task.held = finder.prepare(task.group, None if provisions is None else provisions.need)
+            if provisions is not None and provisions.fetch is not None:
+                task.group = finder.measured(task.group, bool(task.held), provisions.fetch)
             state.filling.add(task)
             state.started += len(task.group.steps)
             state.assembly.pool.submit(partial(task.run_as_busy, task.begin))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from mx8shards.errors import LoaderError, without_traceback
 from mx8shards.loading.execution.crew import Crew, Lane, ResourceOf, Task
 from mx8shards.loading.execution.following import Following
+from mx8shards.loading.planning.partial_shards import Fetch, Provided
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.providers import Cause, NoRoomYetError
 
@@ -34,7 +35,7 @@ class Provisions:
     """Makes shards local for one run. Only its planner uses this; any thread may read `wait`.
 
     Args:
-        shards: the shards of the loader's dataset.
+        shards: the shards of the loader's dataset, of which some may be read in parts.
         submit: queues a task for the threads that unpack or fetch.
         is_interrupted: whether the run was stopped or must restart.
         upcoming: the shards that the run will need, in the order of first need.
@@ -44,7 +45,7 @@ class Provisions:
 
     def __init__(
         self,
-        shards: Shards,
+        shards: Provided,
         submit: Callable[[int, Task, Lane], None],
         is_interrupted: Callable[[], bool],
         upcoming: Iterable[int],
@@ -63,6 +64,7 @@ class Provisions:
         self._failures: dict[int, Exception] = {}
         self._done: SimpleQueue[tuple[int, Exception | None]] = SimpleQueue()
         self.wait: Wait | None = None
+        self.fetch: Fetch | None = None  # of blocks; it needs this object
         self._waited_s = waited_s
         self._following = following
         self._is_full = False  # a cache has no room for shards ahead, until the next batch is planned
@@ -98,9 +100,36 @@ class Provisions:
         self._work_ahead()
         return {i: self._failures.pop(i) for i in missing if i in self._failures}
 
+    def call(self, tasks: Mapping[int, Callable[[], object]]) -> dict[int, Exception]:
+        """Call these functions in the threads that fetch their shards, and wait for all; the errors, by shard number.
+
+        LoaderError if the run is interrupted meanwhile.
+        """
+        done: SimpleQueue[tuple[int, Exception | None]] = SimpleQueue()
+        for i, task in tasks.items():
+            self._submit(i, partial(_call, i, task, done), "first")
+        errors: dict[int, Exception] = {}
+        self.wait = Wait(self._shards.name(next(iter(tasks))), "network", since := time.monotonic())
+        try:
+            waiting = len(tasks)
+            while waiting:
+                if self._is_interrupted():
+                    raise LoaderError("the run was stopped")
+                self._work_ahead()
+                with suppress(Empty):
+                    i, error = done.get(timeout=_POLL_S)
+                    waiting -= 1
+                    if error is not None:
+                        errors[i] = error
+        finally:
+            self.wait = None
+            self._waited_s["network"] += time.monotonic() - since
+        return errors
+
     def end(self) -> None:
         """Cancel the tasks that no thread has taken yet, when the planner ends or restarts."""
         self._queued.clear()
+        self.fetch = None  # it refers to this object
         self._following.close()
 
     def _await(self, i: int) -> None:
@@ -170,7 +199,7 @@ class Provisions:
 
 def _provide(
     i: int,
-    shards: Shards,
+    shards: Provided,
     queued: dict[int, None],
     done: SimpleQueue[tuple[int, Exception | None]],
     ahead: bool,
@@ -185,6 +214,18 @@ def _provide(
         done.put((i, without_traceback(error)))
     except BaseException as error:  # noqa: BLE001
         done.put((i, LoaderError(f"{type(error).__name__} while a shard was provided")))
+    else:
+        done.put((i, None))
+
+
+def _call(i: int, task: Callable[[], object], done: SimpleQueue[tuple[int, Exception | None]], _: ResourceOf) -> None:
+    """Call a function for shard i, and report its end."""
+    try:
+        task()
+    except Exception as error:  # noqa: BLE001 - raised by the planner
+        done.put((i, without_traceback(error)))
+    except BaseException as error:  # noqa: BLE001
+        done.put((i, LoaderError(f"{type(error).__name__} while a shard was read")))
     else:
         done.put((i, None))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -25,9 +25,11 @@ from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.cache_room import require_room
 from mx8shards.loading.planning.loaded_columns import LoadedColumns, column_of, loaded_columns
 from mx8shards.loading.planning.mds_rows import MdsRows
+from mx8shards.loading.planning.partial_shards import PartialShards
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.planning.shard_table import ShardTable
+from mx8shards.loading.planning.sparse_shards import sparse_shards
 from mx8shards.loading.pool import Pool
 from mx8shards.order.blocks import BlockOrder
 from mx8shards.order.checked_order import CheckedOrder
@@ -38,13 +40,14 @@ from mx8shards.order.shard_lookup import ShardLookup
 from mx8shards.order.shard_uses import ShardUses, follow_from_structure, shard_uses
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
-from mx8shards.stages import DecoderContext
+from mx8shards.stages import DecoderContext, Stage
 from mx8shards.views import View, Whole
 
 _DEPTH_BYTES = 48 << 20  # small batches are prefetched further ahead, so that threads have enough work
 _MAX_DEPTH = 64
 _GROUP_BYTES = 8 << 20  # for batches that are only copied
 _RECORDS_PART = 4  # at most a quarter of the memory is for the rows and spans of batches ahead
+_PARTS_PART = 6  # at most a sixth of the memory is for parts of shards that are not local
 _SCRATCH_PART = 4  # at most a quarter of the memory is for decoders' scratch
 
 
@@ -79,8 +82,6 @@ def assemble(
 ) -> Assembly:
     """The parts that all runs of a loader share. SettingError if three batches of mean size do not fit its budget."""
     columns = loaded_columns(dataset, settings)
-    picked = columns.picked
-    gather = Gather(picked, columns.copied, at_once=settings.transform is not None)
     mover = None if settings.device == "cpu" else Mover(settings.device)
     convert = converter(settings.output)
     pool.memory.pins = mover or pool.memory.pins
@@ -89,13 +90,7 @@ def assemble(
     require_room(dataset.shards, settings, steps, uses)
     budget.join()
     try:
-        decoders = [
-            decoder.stage(decoder_context(columns, name, settings.seed, pool))
-            for name, decoder in sorted(settings.decode.items())
-        ]
-        shard_table = ShardTable(dataset.shards, settings.io, pool.each, tolerates_damage=settings.on_error != "raise")
-        stages = [gather, *array_checks(picked, columns.copied), *decoders]
-        finder = PayloadFinder(shard_table, picked.names, stages, MdsRows(shard_table.kinds, picked.names))
+        finder = payload_finder(dataset, settings, order, columns, pool, budget)
         depth = reserve_fixed_memory(dataset, settings, finder, steps, pool, budget)
     except BaseException:
         budget.leave()
@@ -109,7 +104,7 @@ def assemble(
         samples=dataset.shards.samples,
         steps=steps,
         rank=rank,
-        shard_table=shard_table,
+        shard_table=finder.shard_table,
         finder=finder,
         group_bytes=0 if finder.decodes or settings.transform is not None else _GROUP_BYTES,
         limit_bytes=lambda: budget.limit_bytes,
@@ -131,6 +126,38 @@ def assemble(
     )
 
 
+def payload_finder(
+    dataset: Dataset, settings: Settings, order: Order, columns: LoadedColumns, pool: Pool, budget: Budget
+) -> PayloadFinder:
+    """The stages of a loader, and what finds their payloads in the shards of its dataset."""
+    picked, copied = columns.picked, columns.copied
+    decoders = [
+        decoder.stage(decoder_context(columns, name, settings.seed, pool))
+        for name, decoder in sorted(settings.decode.items())
+    ]
+    shard_table = ShardTable(
+        dataset.shards,
+        settings.io,
+        pool.each,
+        tolerates_damage=settings.on_error != "raise",
+        partial_shards=partial_shards(dataset, order, decoders, columns, budget),
+    )
+    gather = Gather(picked, copied, at_once=settings.transform is not None)
+    stages = [gather, *array_checks(picked, copied), *decoders]
+    return PayloadFinder(shard_table, picked.names, stages, MdsRows(shard_table.kinds, picked.names))
+
+
+def partial_shards(
+    dataset: Dataset, order: Order, decoders: Sequence[Stage], columns: LoadedColumns, budget: Budget
+) -> PartialShards:
+    """The shards of a dataset; those are read in parts of which clips need little."""
+    view, sparse = dataset.view, None
+    videos = () if view.videos is None else view.videos.names
+    if decoders and all(stage.narrows_to_parts for stage in decoders) and not set(videos) & set(columns.copied):
+        sparse = sparse_shards(dataset.shards, view, len(order) / max(1, len(view)))
+    return PartialShards(dataset.shards, sparse, budget.limit_bytes // _PARTS_PART)
+
+
 def reserve_fixed_memory(
     dataset: Dataset, settings: Settings, finder: PayloadFinder, steps: Steps, pool: Pool, budget: Budget
 ) -> int:
@@ -148,7 +175,7 @@ def reserve_fixed_memory(
     depth = max(min_depth, min(max_depth, budget.limit_bytes // _RECORDS_PART // record_bytes))
     budget.growth_bytes = (max_depth - depth) * record_bytes
     budget.scratch_bytes = max(stage.scratch_bytes for stage in finder.stages)
-    fixed = finder.shard_table.held_bytes + depth * record_bytes
+    fixed = finder.shard_table.held_bytes + finder.shard_table.parts.most_bytes + depth * record_bytes
     # if sample lengths are a loose bound, check the fixed part now, and the rest when steps are planned
     least = mean if finder.bound == "tight" else bank_bytes(max_bytes(finder.outputs, rows, 0))
     require_three_batches(least, fixed, budget)

@@ -22,6 +22,7 @@ from mx8shards.kernels.records import ABSENT, MAPPED, ROW
 from mx8shards.loading.budget.banks import bank_bytes
 from mx8shards.loading.budget.batch_layout import max_bytes
 from mx8shards.loading.planning.groups import Group, Measured, part_of
+from mx8shards.loading.planning.partial_shards import Fetch
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.shard_table import Ids, Provide, Rows, ShardTable
 from mx8shards.order.orders import PADDING, Order, first_needed
@@ -48,6 +49,10 @@ class Provisions(Protocol):
 
     def need(self, numbers: Sequence[int], /) -> dict[int, Exception]:
         """Wait until these shards are local; the errors of those that cannot be, by shard number."""
+
+    @property
+    def fetch(self) -> Fetch | None:
+        """Fetches what batches need of shards that are read in parts."""
 
     def at(self, begin: int, end: int, /) -> None:
         """The step that is planned next has the order positions from `begin` to before `end`."""
@@ -170,15 +175,19 @@ class Plan:
             return 1
         return max(1, _POSITIONS_AT_ONCE // (self.steps.batch_size * len(ranks)))
 
-    def replanned(self, group: Group, rows: Ids, positions: Ids, provide: Provide | None = None) -> Group:
-        """The same batches, with the samples at these view positions in these rows."""
+    def replanned(self, group: Group, rows: Ids, positions: Ids, provisions: Provisions | None = None) -> Group:
+        """The same batches, with the samples at these view positions in these rows.
+
+        Without provisions, the shards of all rows are local.
+        """
+        provide, fetch = (None, None) if provisions is None else (provisions.need, provisions.fetch)
         sample_ids = group.rows["sample_id"].copy()
         sample_ids[rows], extras = self.resolve(positions, group.epoch)
         self.shard_table.keep(sample_ids[rows])  # before they are opened
         found = self._rows_of(sample_ids, group.absent, provide)
         both = replaced_extras(group.extras, rows, extras, len(found))
         again = group._replace(rows=found, extras=both, measured=None)
-        (reserve,), measured = self._reserves(again, [0, len(found)], 1)
+        (reserve,), measured = self._reserves(again, [0, len(found)], 1, fetch)
         if reserve > self.limit_bytes():
             raise self._too_large(group.epoch, group.position, 0, reserve)
         return again._replace(reserve_bytes=reserve, measured=measured)
@@ -213,12 +222,12 @@ class Plan:
             padding[absent] = True
         every = Group(epoch, (), rows, padding, extras, 0, absent)
         width = len(ranks)
-        needs, measured = self._reserves(every, bounds, width)
+        needs, measured = self._reserves(every, bounds, width, provisions.fetch)
         every = every._replace(measured=measured)
         room = min(self.group_bytes, self.limit_bytes() // _GROUP_PART)
         if width == 1 and (together := room // max(needs)) > 1:
             edges = [*range(0, count, together), count]
-            needs, _ = self._reserves(every, [bounds[k] for k in edges], 1)
+            needs, _ = self._reserves(every, [bounds[k] for k in edges], 1, provisions.fetch)
             return [
                 (positions[first], part_of(every, positions[first:last], bounds[first : last + 1], need), need)
                 for (first, last), need in zip(pairwise(edges), needs, strict=True)
@@ -245,7 +254,9 @@ class Plan:
         rows[absent] = blank
         return rows
 
-    def _reserves(self, group: Group, bounds: list[int], width: int) -> tuple[list[int], Measured | None]:
+    def _reserves(
+        self, group: Group, bounds: list[int], width: int, fetch: Fetch | None
+    ) -> tuple[list[int], Measured | None]:
         """An upper bound of the bank for each part of these rows, and the measurements, if they were measured.
 
         Each step has `width` parts. If a step may need more than half of the memory and the bound is not tight, the
@@ -267,7 +278,7 @@ class Plan:
         large = [self.finder.bound == "none" or max(needs[k : k + width]) > half for k in range(0, len(counts), width)]
         if not any(large):
             return needs, None
-        ragged, found = self.finder.measure(group, np.array(bounds))
+        ragged, found = self.finder.measure(group, np.array(bounds), fetch)
         measured = banks(ragged)
         return [measured[i] if large[i // width] else needs[i] for i in range(len(counts))], found
 

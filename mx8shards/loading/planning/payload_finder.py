@@ -13,7 +13,9 @@ import numpy as np
 
 from mx8shards.errors import LoaderError, SettingError
 from mx8shards.format.columns import MAX_BYTES
+from mx8shards.kernels.records import NOT_OPENED, OK, SPAN
 from mx8shards.loading.planning.groups import Array, Group, Ids, Measured
+from mx8shards.loading.planning.partial_shards import Fetch
 from mx8shards.loading.planning.shard_table import Provide, ShardTable
 from mx8shards.loading.planning.work import Work
 from mx8shards.loading.reporting.times import clock
@@ -71,6 +73,8 @@ class PayloadFinder:
         self.bound = self._bound()
         self._shrinks = True  # whether the last `narrow` shrank spans: a hint that threads write without a lock
         self.takes_all = not self._narrows and self._shard_kind.takes_all
+        narrowed = {name for stage in self.stages if stage.narrows for name in stage.columns}
+        self._read_whole = [number for number, name in enumerate(wanted) if name not in narrowed]
 
     def _bound(self) -> Bound:
         if self._measuring:
@@ -93,38 +97,82 @@ class PayloadFinder:
         """
         return self.shard_table.prepare(group.rows, self._advised_bytes, provide)
 
-    def find(self, group: Group, reads: bool) -> Work:
-        """The spans of these rows' payloads, narrowed by the stages, and the output sizes that stages measure."""
+    def find(self, group: Group, reads: bool, fetch: Fetch | None = None) -> Work:
+        """The spans of these rows' payloads, narrowed by the stages, and the output sizes that stages measure.
+
+        `fetch` fetches what is needed of shards that are read in parts; None: there are none.
+        """
         work = Work(group, self.shard_table.records, len(self.wanted), reads)
         if group.measured is None:
+            self._fetch_headers(work, fetch)
             self._shard_kind.find_payloads(work.shards, work.rows, work.spans, work.totals)
+            self._fetch_spans(work, fetch, [(_every(work), work.spans[:, number]) for number in self._read_whole])
             narrowed = [stage.narrow(work) for stage in self.stages if stage.narrows]
             if self._narrows and reads:
                 self._shrinks = any(narrowed)
             if self._narrows:
                 work.totals = work.spans["size"].sum(axis=0)
+            self._fetch_spans(work, fetch, work.parts)
             work.measured = {key: sizes for stage in self._measuring for key, sizes in stage.measure(work).items()}
         return work
+
+    def _fetch_headers(self, work: Work, fetch: Fetch | None) -> None:
+        """Fetch the size headers of samples in shards that are read in parts."""
+        heads = np.empty(len(work.rows), SPAN)
+        heads["begin"] = work.rows["begin"]
+        heads["size"] = np.minimum(work.rows["end"] - work.rows["begin"], self._shard_kind.header_bytes)
+        self._fetch_spans(work, fetch, [(_every(work), heads)])
+
+    def _fetch_spans(self, work: Work, fetch: Fetch | None, parts: Sequence[tuple[Array, Array]]) -> None:
+        """Fetch these spans of rows in shards that are read in parts. They stay in memory as long as the work lives."""
+        if fetch is None or not parts:
+            return
+        rows = np.concatenate([each for each, _ in parts])
+        spans = np.concatenate([each for _, each in parts])
+        wanted = self.shard_table.parts.among(work.rows["shard"][rows]) & (work.rows["status"][rows] == OK)
+        if not wanted.any():
+            return
+        begins, sizes = spans["begin"][wanted], spans["size"][wanted]
+        lease, errors = fetch(work.rows["shard"][rows[wanted]], begins, begins + sizes)
+        work.notes.setdefault("leases", []).append(lease)
+        for i, error in errors.items():
+            self.shard_table.record_failure(i, error)
+            work.rows["status"][work.rows["shard"] == i] = NOT_OPENED
+
+    def measured(self, group: Group, reads: bool, fetch: Fetch) -> Group:
+        """The group, with what `find` found, if some of its rows are in shards that are read in parts."""
+        if group.measured is not None or not self.shard_table.parts.among(group.rows["shard"]).any():
+            return group
+        work = self.find(group, reads, fetch)
+        return group._replace(measured=_measured(work))
 
     def ragged_bytes(self, work: Work) -> dict[str, int]:
         """The bytes of each ragged output in all rows."""
         gathered = {key: int(work.totals[number]) for key, number in self._ragged.items()}
         return gathered | {key: int(sizes.sum()) for key, sizes in work.measured.items()}
 
-    def measure(self, group: Group, bounds: Ids) -> tuple[Ids, Measured]:
+    def measure(self, group: Group, bounds: Ids, fetch: Fetch | None = None) -> tuple[Ids, Measured]:
         """The bytes of the ragged outputs in each part of these rows, and the measurements.
 
         Rows that turn out bad keep that status.
         """
         files = self.prepare(group)
         begun = clock()
-        work = self.find(group, bool(files))
+        work = self.find(group, bool(files), fetch)
         sizes = [work.spans["size"][:, number] for number in self._ragged.values()]
         sizes += work.measured.values()
         ends = np.concatenate([[0], np.cumsum(np.sum(sizes, axis=0, dtype=np.int64))])
         if files:
             self.shard_table.files_s += clock() - begun
-        return np.diff(ends[bounds]), Measured(work.spans, work.totals, work.measured, work.notes, work.parts)
+        return np.diff(ends[bounds]), _measured(work)
+
+
+def _measured(work: Work) -> Measured:
+    return Measured(work.spans, work.totals, work.measured, work.notes, work.parts)
+
+
+def _every(work: Work) -> Ids:
+    return np.arange(len(work.rows))
 
 
 def _merged_outputs(stages: Sequence[Stage]) -> dict[str, Output]:

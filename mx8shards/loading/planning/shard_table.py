@@ -28,6 +28,7 @@ from mx8shards.kernels import gather, memory, residency
 from mx8shards.kernels.records import FAULT, MAPPED, NOT_OPENED, READ, ROW, SHARD, UNKNOWN
 from mx8shards.loading.planning.filesystems import is_remote
 from mx8shards.loading.planning.mds_rows import find_samples
+from mx8shards.loading.planning.partial_shards import PartialShards
 from mx8shards.loading.reporting.times import clock
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard
@@ -55,8 +56,17 @@ class ShardTable:
     the status NOT_OPENED instead, until the next epoch.
     """
 
-    def __init__(self, shards: Shards, io: IO, each: ForEach | None = None, *, tolerates_damage: bool = False) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        io: IO,
+        each: ForEach | None = None,
+        *,
+        tolerates_damage: bool = False,
+        partial_shards: PartialShards | None = None,
+    ) -> None:
         self._shards = shards
+        self.parts = partial_shards or PartialShards(shards)
         self._tolerates_damage = tolerates_damage
         self._failures: dict[int, Exception] = {}
         self._each = each or _in_turn
@@ -103,6 +113,7 @@ class ShardTable:
         with self._lock:
             self._mark += 1
             self._failures.clear()
+            self.parts.begin_epoch()
             self._verdicts.fill(UNKNOWN)
 
     def find(self, sample_ids: Ids, provide: Provide | None = None) -> Rows:
@@ -135,6 +146,7 @@ class ShardTable:
         shards = np.unique(rows["shard"]).tolist()
         new = [i for i in shards if self._opened[i] is None and i not in self._failures]
         self._make_local(new, provide)
+        new = [i for i in new if not self.parts.is_part(i)]
         begun = clock()
         each = _in_turn if provide is None or len(new) < 2 else self._each
         each(partial(self._attempt, self._open), new)
@@ -142,21 +154,22 @@ class ShardTable:
 
     def _make_local(self, numbers: Sequence[int], provide: Provide | None) -> None:
         for i, error in (self._provide_in_turn if provide is None else provide)(numbers).items():
-            self._record_failure(i, error)
+            self.record_failure(i, error)
 
     def are_here(self, sample_ids: Ids) -> bool:
         """Whether the shards of these samples are open, or can be opened without being provided."""
         rows = np.zeros(len(sample_ids), ROW)
         gather.locate(self._shards.starts, sample_ids, rows)
         shards = np.unique(rows["shard"]).tolist()
-        return all(self._opened[i] is not None or self._shards.awaits(i) is None for i in shards)
+        opened = all(self._opened[i] is not None or self._shards.awaits(i) is None for i in shards)
+        return opened and not any(map(self.parts.is_part, shards))
 
     def _provide_in_turn(self, numbers: Sequence[int]) -> dict[int, Exception]:
         """Make these shards local in this thread; the errors of those that cannot be, by shard number."""
         errors: dict[int, Exception] = {}
         for i in numbers:
             try:
-                self._shards.provide(i)
+                self.parts.provide(i)
             except Exception as error:  # noqa: BLE001 - the caller raises or records it
                 errors[i] = error
         return errors
@@ -220,6 +233,11 @@ class ShardTable:
             residency.choose_ways(self.records, rows, self._verdicts, self._cold, self._counts)
             return self._counts.copy()
 
+    def place_of(self, sample_id: int) -> tuple[str, int]:
+        """The name of the shard that holds a sample, and its number there."""
+        i, number = self._shards.locate(sample_id)
+        return self._shards.name(i), number
+
     def locate(self, sample_id: int) -> tuple[Shard, int]:
         """The open shard that holds a sample, and its number there."""
         i, number = self._shards.locate(sample_id)
@@ -236,10 +254,10 @@ class ShardTable:
         try:
             return act(i)
         except (FormatError, IntegrityError, OSError) as error:
-            self._record_failure(i, error)
+            self.record_failure(i, error)
             return None
 
-    def _record_failure(self, i: int, error: Exception) -> None:
+    def record_failure(self, i: int, error: Exception) -> None:
         """Record the error until the next epoch, if on_error= may skip this shard's samples; else raise it.
 
         Only damaged and missing shards may be skipped. A network or disk that does not answer, a full disk, too few
@@ -258,6 +276,11 @@ class ShardTable:
         return self._shards.open_shard(i)
 
     def _look_at_shard(self, i: int) -> None:
+        if self.parts.is_part(i):
+            self.records[i]["base"] = self.parts.address(i)
+            self.records[i]["table"] = self.parts.head(i).ctypes.data
+            self._verdicts[self._windows_of(i)] = MAPPED  # blocks are here before kernels read them
+            return
         opened = self._opened[i]
         shard = self._open(i) if opened is None else opened[0]
         shard.check_size()

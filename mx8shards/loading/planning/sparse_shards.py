@@ -1,0 +1,53 @@
+"""Of which shards does an epoch of clips need so little that reading them in parts pays?"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.format.clip_times import NANOSECONDS, ClipTimes
+from mx8shards.format.sidecar_bytes import BLOCK_BYTES
+from mx8shards.shards.open_shard import Shards
+from mx8shards.views import View
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+_PART = 3  # ranges pay below about a third of the bytes of a shard
+_GOP_FRAMES, _GOP_NS, _GOP_BYTES = 250, 10 * NANOSECONDS, 3 << 20  # long ones: a guess, as no video is opened
+_AT_ONCE = 1 << 20  # positions
+
+
+def sparse_shards(shards: Shards, view: View, epochs: float = 1.0) -> Bools | None:
+    """The shards of which a view of clips needs less than a third; None if there are none.
+
+    `epochs`: how often an epoch of the order has each position of the view, on all ranks: they may share a mirror.
+    """
+    is_local = all(opened.provider.parallel is None for opened in shards.opened)
+    if is_local or view.videos is None or not len(view):
+        return None
+    sizes = np.concatenate([snapshot.index.raw.size_bytes for snapshot in shards.snapshots])
+    means = sizes / np.maximum(np.diff(shards.starts), 1)
+    needed = epochs * _clips(shards, view) * np.minimum(means, clip_bytes(view.videos.times))
+    found = np.flatnonzero(_PART * needed < sizes - BLOCK_BYTES).tolist()
+    sparse = np.zeros(shards.count, np.bool_)
+    sparse[[i for i in found if shards.has_block_digests(i)]] = True
+    return sparse if sparse.any() else None
+
+
+def clip_bytes(times: ClipTimes) -> int:
+    """A guess of the bytes that one clip needs: its GOPs, and the blocks with what its sample has beside the video."""
+    if times.at is None:
+        gops = 1 + times.span // _GOP_FRAMES
+    else:
+        gops = min(len(times.at), 1 + (max(times.at) - min(times.at)) // _GOP_NS)
+    return gops * _GOP_BYTES + BLOCK_BYTES
+
+
+def _clips(shards: Shards, view: View) -> Ints:
+    """The number of positions of the view in each shard."""
+    counts = np.zeros(shards.count, np.int64)
+    for start in range(0, len(view), _AT_ONCE):
+        ids, _ = view.resolve(np.arange(start, min(start + _AT_ONCE, len(view))))
+        counts += np.bincount(np.searchsorted(shards.starts, ids, side="right") - 1, minlength=shards.count)
+    return counts

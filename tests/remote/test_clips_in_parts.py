@@ -1,0 +1,204 @@
+"""Are only the parts of remote shards fetched that sparse clips need, and are they right whatever the store does?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.format.packet_index import FORMAT, VIDEOS, encode_packet_index, parse_packet_index
+from tests.anonymous_memory import anonymous_bytes
+from tests.clip_data import packets_of, repeated
+from tests.remote.fault_server import FaultServer, Version
+from tests.remote.mirrors import shards_of
+from tests.videos import FRAMES, HEIGHT, WIDTH, number_in, video
+
+pytest.importorskip("av")
+
+COPIES, APART, SAMPLES = 7, 3 << 20, 3
+WHOLE = mx8.Clip(crop=mx8.CenterCrop((HEIGHT, WIDTH)))
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Large videos whose GOPs lie MiB apart, one in each shard."""
+    root, data = tmp_path_factory.mktemp("videos") / "data", video("h264").data
+    payload = bytearray(np.random.default_rng(3).bytes(COPIES * APART))
+    for copy in range(COPIES):
+        payload[copy * APART : copy * APART + len(data)] = data
+    packets = encode_packet_index(repeated(parse_packet_index(packets_of(data)), COPIES, APART))
+    columns = {"frames": "int", "packets": "bytes", "path": "str", "video": "bytes"}
+    metadata = {VIDEOS: {"video": {"packets": "packets", "format": FORMAT, "facts": ""}}}
+    with mx8.Writer(root, columns=columns, metadata=metadata, size_limit="1mb") as writer:
+        for number in range(SAMPLES):
+            sample = {"frames": COPIES * FRAMES, "packets": packets, "path": f"{number}.mp4", "video": bytes(payload)}
+            writer.write(sample)
+    assert len(shards_of(root)) == SAMPLES
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def server(fault_server: FaultServer, objects: dict[str, bytes]) -> FaultServer:
+    for key, data in objects.items():
+        fault_server.put(f"set/{key}", data)
+    return fault_server
+
+
+def opened(server: FaultServer, local: Path, **options: Any) -> mx8.Dataset:
+    return mx8.Dataset(server.url("set"), local=local, **{"deadline_s": 5.0} | options)
+
+
+def loader(view: mx8.Dataset, **settings: Any) -> mx8.Loader:
+    given = {"batch_size": 2, "output": "numpy", "threads": 2, "memory": "192mb", "decode": {"video": WHOLE}}
+    return mx8.Loader(view, **given | settings)
+
+
+def checked(batches: Iterator[mx8.Batch]) -> list[tuple[int, int]]:
+    """The sample and the first frame of each clip, whose frames must be the right ones."""
+    found = []
+    for batch in batches:
+        for clip, frames, sample_id in zip(batch["video"], batch["video.frames"], batch.sample_ids, strict=True):
+            assert [number_in(frame.mean(axis=0)) for frame in clip] == (frames % FRAMES).tolist()
+            found.append((int(sample_id), int(frames[0])))
+        assert list(batch["path"]) == [f"{number}.mp4" for number in batch.sample_ids]
+    return found
+
+
+def test_sparse_clips_fetch_a_small_part_of_the_shards(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, shuffle=True, seed=1) as batches:
+            first = checked(iter(batches))
+            assert len(first) == SAMPLES
+            sent = server.sent_bytes()
+            assert sent < SAMPLES * COPIES * APART / 3
+            assert batches.stats()["fetched_bytes"] <= sent
+            assert len(checked(iter(batches))) == SAMPLES
+            assert server.sent_bytes() < 2 * sent  # offset tables, and blocks that are still there
+        assert shards_of(tmp_path / "mirror") == []
+        requests = [
+            request for request in server.requests if request.key.endswith(".mds") and request.operation == "read"
+        ]
+        assert all(request.span and request.if_match for request in requests)
+
+
+def test_dense_clips_fetch_whole_shards_once(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, every=40)
+        with loader(view, batch_size=4) as batches:
+            assert len(checked(iter(batches))) == SAMPLES * COPIES
+        assert server.sent_bytes() < 1.05 * SAMPLES * COPIES * APART
+        assert len(shards_of(tmp_path / "mirror")) == SAMPLES
+
+
+def test_shards_that_are_here_are_read_whole(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        _ = dataset[0]
+        server.heal()
+        with loader(dataset.clips("video", frames=4, random=1)) as batches:
+            assert len(checked(iter(batches))) == SAMPLES
+        assert server.counts("read", "head")["set/shard.00000.mds"] == 0
+        assert server.counts("read")["set/shard.00001.mds"] > 0
+
+
+def test_an_epoch_goes_on_after_a_state(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, batch_size=1, shuffle=True, seed=3) as batches:
+            every = checked(iter(batches))
+        with loader(view, batch_size=1, shuffle=True, seed=3) as batches:
+            iterator = iter(batches)
+            first = checked(iter([next(iterator)]))
+            state = batches.state_dict()
+        with loader(view, batch_size=1, shuffle=True, seed=3) as batches:
+            batches.load_state_dict(state)
+            assert first + checked(iter(batches)) == every
+
+
+# faults --------------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_that_come_wrong_once_are_asked_for_again(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        server.fail("flip", "read", key=".*mds", skip=2)
+        server.fail("cut", "read", key=".*mds", skip=4)
+        server.fail(503, "head", key=".*mds")
+        with loader(view) as batches:
+            assert len(checked(iter(batches))) == SAMPLES
+            assert server.faults[0].met > 2
+            for key in server.keys():
+                if key.endswith(".mds"):  # stored again, so that it has another ETag
+                    server.objects[key].append(Version(server.data(key) or b"", '"another"', 0.0))
+            batches.set_epoch(1)
+            assert len(checked(iter(batches))) == SAMPLES
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])
+def test_damaged_blocks_are_bad_samples(server: FaultServer, tmp_path: Path, on_error: Any) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        key = "set/shard.00001.mds"
+        server.put(key, (server.data(key) or b"")[::-1])
+        with loader(view, on_error=on_error, batch_size=1) as batches:
+            if on_error == "raise":
+                with pytest.raises(mx8.LoaderError, match=r"shard.00001.mds: .*block"):
+                    checked(iter(batches))
+                return
+            found = checked(iter(batches))
+            assert len(found) == SAMPLES - (on_error == "skip")
+            assert 1 not in {sample_id for sample_id, _ in found}
+            assert batches.stats()["lost"] == 1
+
+
+def test_an_outage_is_an_error_within_the_deadline_and_loses_nothing(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror", deadline_s=1.5) as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, on_error="skip", batch_size=1) as batches:
+            with server.outage(), pytest.raises(mx8.LoaderError) as caught:
+                checked(iter(batches))
+            assert isinstance(caught.value.__cause__, mx8.RemoteError)
+            assert len(checked(iter(batches))) == SAMPLES
+            assert batches.stats()["lost"] == 0
+
+
+def test_a_snapshot_without_digests_is_read_whole(server: FaultServer, objects: Any, tmp_path: Path) -> None:
+    sidecars = [key for key in objects if key.startswith(".mx8shards/sidecars")]
+    assert sidecars
+    for key in sidecars:
+        server.objects.pop(f"set/{key}")
+    with opened(server, tmp_path / "mirror") as dataset, loader(dataset.clips("video", frames=4, random=1)) as batches:
+        assert len(checked(iter(batches))) == SAMPLES
+    assert len(shards_of(tmp_path / "mirror")) == SAMPLES
+
+
+# memory --------------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_make_room_for_others_within_the_limit(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view, most = dataset.clips("video", frames=4, random=1), 0
+        with loader(view, batch_size=1, memory="96mb") as batches:
+            parts = batches._assembly.plan.shard_table.parts
+            for epoch in range(8):
+                batches.set_epoch(epoch)
+                before = anonymous_bytes()
+                assert len(checked(iter(batches))) == SAMPLES
+                most = max(most, (epoch > 1) * (anonymous_bytes() - before))
+                assert parts._count <= parts._most < SAMPLES * COPIES
+        assert most < 16 << 20
+
+
+def test_a_batch_that_never_fits_is_refused(server: FaultServer, tmp_path: Path) -> None:
+    with (
+        opened(server, tmp_path / "mirror") as dataset,
+        loader(
+            dataset.clips("video", frames=4, random=1), batch_size=3, memory="32mb", decode={"video": mx8.Clip(8)}
+        ) as batches,
+        pytest.raises(mx8.LoaderError, match="batches whose parts of remote shards fit into"),
+    ):
+        next(iter(batches))
