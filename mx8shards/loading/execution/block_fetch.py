@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
+
 from mx8shards.errors import LoaderError
-from mx8shards.format.sidecar_bytes import BLOCK_BYTES
 from mx8shards.loading.execution.provisions import Provisions
-from mx8shards.loading.planning.partial_shards import Fetched, Ids, Needed, PartialShards
+from mx8shards.loading.planning.partial_shards import Fetched, Ids, Needed, PartialShards, PartsTooLargeError
 
 _POLL_S = 0.02
 
@@ -36,7 +37,7 @@ class BlockFetch:
         self._is_interrupted = is_interrupted
 
     def __call__(self, shards: Ids, begins: Ids, ends: Ids) -> Fetched:
-        """Fetch what lies in these shards between these offsets. LoaderError if it cannot fit into memory."""
+        """Fetch what lies in these shards between these offsets. PartsTooLargeError if it cannot fit into memory."""
         needed = self._leased(shards, begins, ends)
         tasks = {i: partial(self._shards.fetch, i, blocks) for i, blocks in needed.missing.items()}
         return Fetched(needed.lease, self._provisions.call(tasks) if tasks else {})
@@ -49,15 +50,7 @@ class BlockFetch:
             if needed is not None:
                 return needed
             if not was_filling:
-                raise self._too_large(shards, begins, ends)
+                raise PartsTooLargeError(np.unique(shards).tolist())
             if self._is_interrupted():
                 raise LoaderError("the run was stopped")
             time.sleep(_POLL_S)
-
-    def _too_large(self, shards: Ids, begins: Ids, ends: Ids) -> LoaderError:
-        size = int((ends - begins).sum()) // BLOCK_BYTES + 2 * len(shards)
-        return LoaderError(
-            expected=f"batches whose parts of remote shards fit into {self._shards.most_bytes >> 20} MiB of memory",
-            found=f"one that needs about {size} MiB",
-            hint="a larger memory=, or a smaller batch_size",
-        )

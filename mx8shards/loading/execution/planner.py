@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
+
 from mx8shards.errors import without_locals
 from mx8shards.loading.execution.admission import Admission
 from mx8shards.loading.execution.block_fetch import BlockFetch
@@ -14,6 +16,7 @@ from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.results import Done, Failed, Result
 from mx8shards.loading.execution.run_state import Cut, Message, Restart, RunState
 from mx8shards.loading.planning.groups import Group
+from mx8shards.loading.planning.partial_shards import PartsTooLargeError
 from mx8shards.loading.reporting.times import clock
 
 
@@ -112,7 +115,7 @@ class Planner:
             finder, provisions = state.assembly.filler.finder, state.provisions
             task.held = finder.prepare(task.group, None if provisions is None else provisions.need)
             if provisions is not None and provisions.fetch is not None:
-                task.group = finder.measured(task.group, bool(task.held), provisions.fetch)
+                self._fetch_parts(task, provisions)
             state.filling.add(task)
             state.started += len(task.group.steps)
             state.assembly.pool.submit(partial(task.run_as_busy, task.begin))
@@ -124,6 +127,18 @@ class Planner:
             task.held = []  # the error's traceback refers to the task
             raise
         return True
+
+    def _fetch_parts(self, task: FillTask, provisions: Provisions) -> None:
+        """Fetch what a task needs of shards that are read in parts; the whole shards if that is too much."""
+        plan, finder = self._state.assembly.plan, self._state.assembly.filler.finder
+        assert provisions.fetch is not None
+        try:
+            task.group = finder.measured(task.group, bool(task.held), provisions.fetch)
+        except PartsTooLargeError as error:
+            plan.shard_table.read_whole(error.shards)
+            none = np.zeros(0, np.int64)
+            task.group = plan.replanned(task.group, none, none, provisions)
+            task.held = finder.prepare(task.group, provisions.need)
 
     def _is_interrupted(self) -> bool:
         """Whether the run was stopped or must restart. Of several restarts, the one at the earliest batch counts."""

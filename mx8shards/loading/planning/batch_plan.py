@@ -22,7 +22,7 @@ from mx8shards.kernels.records import ABSENT, MAPPED, ROW
 from mx8shards.loading.budget.banks import bank_bytes
 from mx8shards.loading.budget.batch_layout import max_bytes
 from mx8shards.loading.planning.groups import Group, Measured, part_of
-from mx8shards.loading.planning.partial_shards import Fetch
+from mx8shards.loading.planning.partial_shards import Fetch, PartsTooLargeError
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.shard_table import Ids, Provide, Rows, ShardTable
 from mx8shards.order.orders import PADDING, Order, first_needed
@@ -155,6 +155,9 @@ class Plan:
             except NotHereError:
                 at_once = 1  # steps whose shards have to be waited for are planned one by one
                 continue
+            except PartsTooLargeError as error:
+                self.shard_table.read_whole(error.shards)
+                continue
             except Exception:
                 if count == 1:
                     raise
@@ -170,8 +173,8 @@ class Plan:
             at_once = 2 * count
 
     def _max_at_once(self, ranks: range) -> int:
-        """The number of steps that may be planned together: one if they are measured."""
-        if self.finder.bound == "none":
+        """The number of steps that may be planned together: one if they are measured, or parts fetched for each."""
+        if self.finder.bound == "none" or self.shard_table.parts.are_possible:
             return 1
         return max(1, _POSITIONS_AT_ONCE // (self.steps.batch_size * len(ranks)))
 
@@ -199,7 +202,7 @@ class Plan:
         measured, because measuring those of all ranks would read their payloads.
         """
         mine, all_ranks = range(self.rank, self.rank + 1), range(self.steps.world_size)
-        if mine == all_ranks or self.finder.bound == "none":
+        if mine == all_ranks or self.finder.bound == "none" or self.shard_table.parts.are_possible:
             return mine
         rows = self.steps.batch_size
         longest = self.shard_table.longest() - self.finder.overhead if self._has_ragged else 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import BoundedSemaphore, Lock
 from typing import NamedTuple, Protocol
 
@@ -74,6 +74,14 @@ class Lease:
         self._returned.append(self._blocks)
 
 
+class PartsTooLargeError(Exception):
+    """The blocks that a batch needs of these shards do not fit into memory."""
+
+    def __init__(self, shards: Sequence[int]) -> None:
+        super().__init__(shards)
+        self.shards = shards
+
+
 class Needed(NamedTuple):
     """A lease of blocks, and those of them that have to be fetched, by shard."""
 
@@ -119,9 +127,10 @@ class PartialShards:
         self._shards = shards
         self._sparse = sparse
         self.most_bytes = 0 if sparse is None else most_bytes
-        buffers = self.most_bytes // _BUFFERS_PART // (_BLOCKS_AT_ONCE * _COPIES * BLOCK_BYTES)
-        self._buffers = BoundedSemaphore(max(1, buffers))
-        self._most = (self.most_bytes - self.most_bytes // _BUFFERS_PART) // BLOCK_BYTES
+        buffers = max(1, self.most_bytes // _BUFFERS_PART // (_COPIES * BLOCK_BYTES))  # for one block each
+        self._at_once = min(buffers, _BLOCKS_AT_ONCE)
+        self._buffers = BoundedSemaphore(buffers // self._at_once)
+        self._most = self.most_bytes // BLOCK_BYTES - buffers * _COPIES
         self._parts: dict[int, _Part] = {}
         self._whole: set[int] = set()  # sparse shards that are local after all, in this epoch
         self._lock = Lock()
@@ -129,9 +138,24 @@ class PartialShards:
         self._clock = 0
         self._returned: deque[list[tuple[_Part, Ids]]] = deque()
 
+    @property
+    def are_possible(self) -> bool:
+        """Whether some shards are read in parts if they are not local."""
+        return self._sparse is not None
+
     def begin_epoch(self) -> None:
         """Ask again which shards are local."""
         self._whole.clear()
+        with self._lock:
+            self._take_back()
+            idle = [i for i, part in self._parts.items() if not part.users.any()]
+            for i in idle:
+                if self._shards.awaits(i) is None:
+                    self._count -= int((self._parts.pop(i).state != _ABSENT).sum())
+
+    def read_whole(self, numbers: Iterable[int]) -> None:
+        """Read these shards whole until the epoch ends."""
+        self._whole.update(numbers)
 
     # whole shards, and heads ------------------------------------------------------------------------------------
 
@@ -253,8 +277,8 @@ class PartialShards:
         try:
             digests = self._shards.block_digests(i)
             assert digests is not None
-            for at in range(0, len(blocks), _BLOCKS_AT_ONCE):
-                some = blocks[at : at + _BLOCKS_AT_ONCE]
+            for at in range(0, len(blocks), self._at_once):
+                some = blocks[at : at + self._at_once]
                 with self._buffers:
                     for block, data in zip(some, self._shards.read_blocks(i, digests, some), strict=True):
                         part.put(block, data)

@@ -233,6 +233,12 @@ class ShardTable:
             residency.choose_ways(self.records, rows, self._verdicts, self._cold, self._counts)
             return self._counts.copy()
 
+    def read_whole(self, numbers: Sequence[int]) -> None:
+        """Read these shards, of which parts were read, whole until the epoch ends."""
+        self.parts.read_whole(numbers)
+        with self._lock:
+            self._marks[list(numbers)] = -1
+
     def place_of(self, sample_id: int) -> tuple[str, int]:
         """The name of the shard that holds a sample, and its number there."""
         i, number = self._shards.locate(sample_id)
