@@ -9,10 +9,10 @@ import numpy as np
 
 from mx8shards.clips.clip_settings import anchor_in_nanoseconds
 from mx8shards.clips.clip_view import NO_LENGTHS, ClipView
-from mx8shards.clips.packet_columns import read_packets
+from mx8shards.clips.length_file import lengths_of_videos
 from mx8shards.clips.packet_file import packet_file
-from mx8shards.errors import DecodeError, FormatError, SchemaError, SettingError, finite_numbers, shown
-from mx8shards.format.clip_times import ClipTimes, Clock, IndexFile, VideoColumns, length_of, moments
+from mx8shards.errors import FormatError, SchemaError, SettingError, finite_numbers, shown
+from mx8shards.format.clip_times import ClipTimes, Clock, IndexFile, VideoColumns, moments
 from mx8shards.format.packet_index import FORMAT, VIDEOS
 from mx8shards.shards.column_values import stacked_column
 from mx8shards.shards.open_shard import Shards
@@ -75,16 +75,9 @@ def lengths_of(shards: Shards, view: View, metadata: Mapping[str, Any], videos: 
     if isinstance(prefix, str):
         names = ("frames",) if videos.times.fps is None else _DURATION
         return _lengths(videos.times, [_fact(shards, prefix + name, view) for name in names])
-    ids = (sample_id for run in _sample_ids(view) for sample_id in run.tolist())
-    return np.array([_length(shards, videos, sample_id) for sample_id in ids], np.int64)
-
-
-def _length(shards: Shards, videos: VideoColumns, sample_id: int) -> int:
-    """The length of a video, from its packet index; 0 without one, so that it has no clips."""
-    try:
-        return length_of(videos.times, read_packets(shards, sample_id, videos.packets[0]))
-    except DecodeError:
-        return 0
+    ids = np.concatenate([np.zeros(0, np.int64), *_sample_ids(view)])
+    frames, *duration = lengths_of_videos(shards, videos.packets[0], ids).T
+    return _lengths(videos.times, [frames] if videos.times.fps is None else duration)
 
 
 def _fact(shards: Shards, name: str, view: View) -> Ids:

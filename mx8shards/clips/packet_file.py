@@ -12,8 +12,6 @@ that this one does not. It is made from packets alone, without decoding frames.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import struct
 from collections.abc import Iterator
@@ -25,12 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from mx8shards.clips import refused_videos
+from mx8shards.clips.made_files import found_in, made_in, places_of
 from mx8shards.clips.refused_videos import Refused
-from mx8shards.disk import lock, operations, publish
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import DecodeError, DiskError, FormatError, require, without_traceback
+from mx8shards.errors import DecodeError, FormatError, require, without_traceback
 from mx8shards.format.packet_index import FORMAT, encode_packet_index
-from mx8shards.shards.cache import default_directories
 from mx8shards.shards.cores import core_count
 from mx8shards.shards.open_shard import Shards
 
@@ -107,45 +104,13 @@ class PacketFile:
 
 def packet_file(shards: Shards, column: str) -> PacketFile:
     """The file with the packet indices of a column of videos, made if it does not exist. Logs which have none."""
-    ids, version = [snapshot.id for snapshot in shards.snapshots], require("av", "video").__version__
-    name = hashlib.sha256(json.dumps([FORMAT, ids, column, version]).encode()).hexdigest()[:40] + ".packets"
-    places = [directory / name for directory in default_directories(shards.snapshots[0].root)]
-    found = next((path for path in places if path.is_file()), None)
-    file = PacketFile(found or _made(shards, column, places))
+    version = require("av", "video").__version__
+    places = places_of(shards, [FORMAT, column, version], ".packets")
+    file = PacketFile(found_in(places) or made_in(places, partial(_pieces, shards, column)))
     refused, samples = file.refused
     if refused.videos:
         logging.getLogger("mx8shards").warning("%s: %s", column, refused.text(samples))
     return file
-
-
-def _made(shards: Shards, column: str, places: list[Path]) -> Path:
-    """Make the file in the first place that can be written."""
-    refused: DiskError | None = None
-    for path in places:
-        draft = path.with_suffix(".tmp")
-        try:
-            publish.make_root(path.parent)
-            with lock.only_writer(draft) as descriptor:  # another process may be making it
-                _write(descriptor, draft, path, _pieces(shards, column))
-        except DiskError as error:
-            refused = error
-        else:
-            return path
-    raise DiskError(f"no directory can hold the packet indices: {refused}", subject=str(places[0])) from refused
-
-
-def _write(descriptor: int, draft: Path, path: Path, pieces: Iterator[bytes]) -> None:
-    """Write the draft and rename it, unless another process did."""
-    try:
-        if not path.is_file():
-            operations.truncate(descriptor, 0, draft)
-            for piece in pieces:
-                operations.write(descriptor, piece, draft)
-            operations.sync(descriptor, draft)
-            operations.rename(draft, path)
-    finally:
-        if draft.exists():
-            operations.unlink(draft)
 
 
 def _pieces(shards: Shards, column: str) -> Iterator[bytes]:
