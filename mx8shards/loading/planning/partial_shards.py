@@ -28,7 +28,8 @@ Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int64]
 
 _ABSENT, _AWAITED, _HERE = 0, 1, 2  # states of a block
-_BLOCKS_AT_ONCE = 4  # of one call to the store …
+_CALLS = 8  # to the store at a time, if there is memory for them
+_BLOCKS_AT_ONCE = 4  # of one call …
 _COPIES = 3  # … which are in memory so often meanwhile
 _BUFFERS_PART = 4  # of the memory is for that
 _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE: only pages that are written count
@@ -128,7 +129,7 @@ class PartialShards:
         self._sparse = sparse
         self.most_bytes = 0 if sparse is None else most_bytes
         buffers = max(1, self.most_bytes // _BUFFERS_PART // (_COPIES * BLOCK_BYTES))  # for one block each
-        self._at_once = min(buffers, _BLOCKS_AT_ONCE)
+        self._at_once = max(1, min(buffers // _CALLS, _BLOCKS_AT_ONCE))
         self._buffers = BoundedSemaphore(buffers // self._at_once)
         self._most = self.most_bytes // BLOCK_BYTES - buffers * _COPIES
         self._parts: dict[int, _Part] = {}
@@ -185,8 +186,7 @@ class PartialShards:
             self._shards.provide(i, ahead=ahead)
             return
         with self._buffers:
-            part = self._opened(i, digests)
-        self._parts.setdefault(i, part)
+            self._open(i, digests)
 
     def _wants_part(self, i: int) -> bool:
         """Whether shard `i` is read in parts. Once it is found to be local, it is read whole until the epoch ends."""
@@ -197,7 +197,8 @@ class PartialShards:
             return False
         return True
 
-    def _opened(self, i: int, digests: Bytes) -> _Part:
+    def _open(self, i: int, digests: Bytes) -> None:
+        """Fetch the offset table of a shard. Its blocks are kept if there is room: they may have the first samples."""
         snapshot, number = self._shards.snapshot_of(i)
         entry = snapshot.index.entry(number)
         end = table_bytes(entry.samples)
@@ -208,7 +209,13 @@ class PartialShards:
             check_table(lambda begin, count: head[begin : begin + count], entry.samples, size, entry.kind.columns)
         except FormatError as error:
             raise error.at(subject=self.name(i)) from error.__cause__
-        return _Part(size, head)
+        part = _Part(size, head)
+        with self._lock:
+            if i not in self._parts:
+                self._parts[i] = part
+                for block, data in enumerate(pieces[: max(0, self._most - self._count)]):
+                    part.put(block, data)
+                    self._count += 1
 
     # shards in parts --------------------------------------------------------------------------------------------
 
