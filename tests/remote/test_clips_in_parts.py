@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import mx8shards as mx8
 from mx8shards.format.packet_index import FORMAT, VIDEOS, encode_packet_index, parse_packet_index
 from tests.anonymous_memory import anonymous_bytes
 from tests.clip_data import packets_of, repeated
-from tests.remote.fault_server import FaultServer, Version
+from tests.remote.fault_server import KINDS, FaultServer, Kind, Operation, Version
 from tests.remote.mirrors import shards_of
 from tests.videos import FRAMES, HEIGHT, WIDTH, number_in, video
 
@@ -31,12 +32,12 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     for copy in range(COPIES):
         payload[copy * APART : copy * APART + len(data)] = data
     packets = encode_packet_index(repeated(parse_packet_index(packets_of(data)), COPIES, APART))
-    columns = {"frames": "int", "packets": "bytes", "path": "str", "video": "bytes"}
+    columns = {"frames": "int", "packets": "bytes", "path": "str", "video": "bytes", "when": "float64"}
     metadata = {VIDEOS: {"video": {"packets": "packets", "format": FORMAT, "facts": ""}}}
     with mx8.Writer(root, columns=columns, metadata=metadata, size_limit="1mb") as writer:
         for number in range(SAMPLES):
             sample = {"frames": COPIES * FRAMES, "packets": packets, "path": f"{number}.mp4", "video": bytes(payload)}
-            writer.write(sample)
+            writer.write({**sample, "when": 4.0 * number + 1.0})
     assert len(shards_of(root)) == SAMPLES
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
@@ -119,6 +120,63 @@ def test_an_epoch_goes_on_after_a_state(server: FaultServer, tmp_path: Path) -> 
             assert first + checked(iter(batches)) == every
 
 
+def test_two_ranks_have_all_clips_between_them(server: FaultServer, tmp_path: Path) -> None:
+    found = []
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        for rank in range(2):
+            with loader(view, shuffle=True, batch_size=1, rank=rank, world_size=2, uneven="exact") as batches:
+                found += checked(iter(batches))
+    assert sorted(sample_id for sample_id, _ in found) == list(range(SAMPLES))
+    assert shards_of(tmp_path / "mirror") == []
+
+
+def test_clips_around_anchors_in_a_cache_with_a_limit(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror", cache_limit=2 * COPIES * APART + (1 << 20)) as dataset:
+        view = dataset.clips("video", at=[-0.04, 0, 0.04], anchors="when")
+        with loader(view, shuffle=mx8.BlockShuffle(shards=1), batch_size=1) as batches:
+            found = checked(iter(batches))
+    assert sorted(found) == [(number, 100 * number + 24) for number in range(SAMPLES)]
+    assert server.sent_bytes() < SAMPLES * COPIES * APART / 3
+
+
+def test_clips_of_local_and_of_remote_shards_mix(server: FaultServer, objects: Any, tmp_path: Path) -> None:
+    for key, data in objects.items():
+        (tmp_path / "copy" / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copy" / key).write_bytes(data)
+    with opened(server, tmp_path / "mirror") as remote, mx8.Dataset(tmp_path / "copy") as local:
+        both = mx8.concat([each.clips("video", frames=4, random=1) for each in (local, remote)])
+        with loader(both, shuffle=True, batch_size=3, columns=["video"]) as batches:
+            for batch in batches:
+                for clip, frames in zip(batch["video"], batch["video.frames"], strict=True):
+                    assert [number_in(frame.mean(axis=0)) for frame in clip] == (frames % FRAMES).tolist()
+    assert server.sent_bytes() < SAMPLES * COPIES * APART / 3
+
+
+def test_clips_in_parts_come_from_worker_processes(server: FaultServer, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, threads=1, output="torch") as batches:
+            workers = torch.utils.data.DataLoader(batches.as_iterable_dataset(), batch_size=None, num_workers=1)
+            clips = [pair for batch in workers for pair in zip(batch["video"], batch["video.frames"], strict=True)]
+    assert len(clips) == SAMPLES
+    for clip, frames in clips:
+        assert [number_in(frame.numpy().mean(axis=0)) for frame in clip] == (frames % FRAMES).tolist()
+
+
+def test_an_epoch_that_is_left_early_ends_its_requests(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        for _ in range(2):
+            with loader(view, batch_size=1) as batches:
+                next(iter(batches))
+        with loader(view, batch_size=1) as batches:
+            server.fail("hang", "read", key=".*mds", times=None)
+            iterator = iter(batches)
+            del iterator
+
+
 # faults --------------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +194,31 @@ def test_blocks_that_come_wrong_once_are_asked_for_again(server: FaultServer, tm
                 server.objects[key].append(stored_again)
             batches.set_epoch(1)
             assert len(checked(iter(batches))) == SAMPLES
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("operation", ["read", "head"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_are_right_or_there_is_an_error_whatever_the_store_does(
+    server: FaultServer, kind: Kind, operation: Operation, tmp_path: Path
+) -> None:
+    number = itertools.count()
+    for place, skip, times in itertools.product(("first", "middle", "last"), (0, 2, 5), (1, 2, None)):
+        server.heal()
+        server.fail(kind, operation, key=".*mds", skip=skip, times=times, place=place)
+        with opened(server, tmp_path / str(next(number)), deadline_s=0.8) as dataset:
+            view = dataset.clips("video", frames=4, random=1)
+            try:
+                with loader(view, batch_size=1, on_error="skip") as batches:
+                    found = checked(iter(batches))
+                    lost = batches.stats()["lost"]
+            except mx8.LoaderError as error:
+                assert isinstance(error.__cause__, mx8.RemoteError)  # noqa: PT017
+                continue
+            assert len(found) + lost == SAMPLES
+            assert not lost or kind in ("flip", "stale", "replaced")
+        for versions in server.objects.values():
+            del versions[1:]  # a "replaced" object
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])
