@@ -1,18 +1,26 @@
-"""How are the blocks fetched that a batch needs of shards read in parts? The planner waits for room, and for them."""
+"""How are the blocks fetched that batches need of shards read in parts? Those of a few batches at a time.
+
+The planner leases the blocks of one batch after the other, so that an earlier batch never waits for memory that a
+later one has. It waits for the size headers and packet indices of a batch, which tell what parts the batch needs. The
+parts come while the next batches are planned.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from mx8shards.errors import LoaderError
+from mx8shards.loading.execution.calls import Calls, Errors
 from mx8shards.loading.execution.provisions import Provisions
-from mx8shards.loading.planning.partial_shards import Fetched, Ids, Needed, PartialShards, PartsTooLargeError
+from mx8shards.loading.planning.partial_shards import Fetched, Needed, PartialShards, PartsTooLargeError, Spans
 
 _POLL_S = 0.02
+_AHEAD = 4  # batches whose parts are under way
 
 
 class BlockFetch:
@@ -35,22 +43,52 @@ class BlockFetch:
         self._provisions = provisions
         self._is_filling = is_filling
         self._is_interrupted = is_interrupted
+        self._under_way: deque[Calls] = deque()
 
-    def __call__(self, shards: Ids, begins: Ids, ends: Ids) -> Fetched:
-        """Fetch what lies in these shards between these offsets. PartsTooLargeError if it cannot fit into memory."""
-        needed = self._leased(shards, begins, ends)
-        tasks = {i: partial(self._shards.fetch, i, blocks) for i, blocks in needed.missing.items()}
-        return Fetched(needed.lease, self._provisions.call(tasks) if tasks else {})
+    def __call__(self, spans: Spans) -> Fetched:
+        """Fetch these spans of shards, and wait for them. PartsTooLargeError if they cannot fit into memory."""
+        needed = self.lease(spans)
+        calls = self._launch(needed, lambda _: None)
+        if calls is None:
+            return Fetched(needed.lease, {})
+        self._provisions.wait_for(calls)
+        return Fetched(needed.lease, calls.errors)
 
-    def _leased(self, shards: Ids, begins: Ids, ends: Ids) -> Needed:
-        """Lease the blocks, as soon as there is room for them."""
+    def lease(self, spans: Spans) -> Needed:
+        """Lease the blocks of these spans, as soon as there is room for those that are missing."""
         while True:
             was_filling = self._is_filling()
-            needed = self._shards.need(shards, begins, ends)
-            if needed is not None:
+            needed = self._shards.need(spans)
+            if needed is None and not was_filling:
+                raise PartsTooLargeError(np.unique(spans.shards).tolist())
+            if needed is None:
+                if self._is_interrupted():
+                    raise LoaderError("the run was stopped")
+                time.sleep(_POLL_S)
+            elif needed.awaits_others:
+                self._wait(0)
+            else:
                 return needed
-            if not was_filling:
-                raise PartsTooLargeError(np.unique(shards).tolist())
-            if self._is_interrupted():
-                raise LoaderError("the run was stopped")
-            time.sleep(_POLL_S)
+
+    def begin(self, needed: Needed, then: Callable[[Errors], object]) -> None:
+        """Begin to fetch what a lease needs. `then` gets the errors by shard, in any thread, and must not raise."""
+        calls = self._launch(needed, then)
+        if calls is None:
+            then({})
+        else:
+            self._under_way.append(calls)
+
+    def wait_for_turn(self) -> None:
+        """Wait until few batches are under way."""
+        self._wait(_AHEAD - 1)
+
+    def _launch(self, needed: Needed, then: Callable[[Errors], object]) -> Calls | None:
+        tasks = {i: partial(self._shards.fetch, i, blocks) for i, blocks in needed.missing.items()}
+        return self._provisions.launch(tasks, then) if tasks else None
+
+    def _wait(self, count: int) -> None:
+        """Wait until at most so many batches are under way."""
+        while self._under_way and self._under_way[0].ended.is_set():
+            self._under_way.popleft()
+        while len(self._under_way) > count:
+            self._provisions.wait_for(self._under_way.popleft())

@@ -48,6 +48,8 @@ class FillTask:
         self._ranges: Iterator[Range] = iter(())
         self._count = 1
         self._ended: Iterator[int] = itertools.count()  # `next` of it is atomic under the GIL
+        self.waits = False  # for parts of shards
+        self._claims: Iterator[int] = itertools.count()  # atomic, too
         self._error: BaseException | None = None
         self._results: tuple[Result, ...] = ()
 
@@ -59,6 +61,16 @@ class FillTask:
             act(resource_of)
         finally:
             busy.end(before)
+
+    def claim(self) -> bool:
+        """Whether the caller may submit or fail a task that waits for parts of shards. True once."""
+        self.waits = False
+        return next(self._claims) == 0
+
+    def fail(self, error: BaseException) -> None:
+        """End the task with an error, before it has begun."""
+        self._results = (Failed(without_locals(error)),)
+        self._end()
 
     def begin(self, resource_of: ResourceOf) -> None:
         """Find the payloads, take a bank and fill ranges of rows; other threads help if the consumer waits."""

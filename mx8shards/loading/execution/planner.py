@@ -7,16 +7,17 @@ from functools import partial
 
 import numpy as np
 
-from mx8shards.errors import without_locals
+from mx8shards.errors import LoaderError, without_locals
 from mx8shards.loading.execution.admission import Admission
 from mx8shards.loading.execution.block_fetch import BlockFetch
+from mx8shards.loading.execution.calls import Errors
 from mx8shards.loading.execution.fill_task import FillTask
 from mx8shards.loading.execution.following import Following
 from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.results import Done, Failed, Result
 from mx8shards.loading.execution.run_state import Cut, Message, Restart, RunState
 from mx8shards.loading.planning.groups import Group
-from mx8shards.loading.planning.partial_shards import PartsTooLargeError
+from mx8shards.loading.planning.partial_shards import Needed, PartsTooLargeError
 from mx8shards.loading.reporting.times import clock
 
 
@@ -29,6 +30,7 @@ class Planner:
         self._planning_since = 0.0  # by a clock that stops while this thread compiles
         self.planned_s = 0.0
         self._wanted: Restart | None = None
+        self._fetch: BlockFetch | None = None
 
     def run(self) -> None:
         """Start all batches of the epoch, and wait until their tasks have ended or the run is stopped."""
@@ -46,6 +48,8 @@ class Planner:
         finally:
             busy.end(None)
             self._cancel_provisions()
+            if state.stopped:
+                self._end_waiting_tasks()
             state.ended.set()
 
     def _start_all(self, restart: Restart | None, position: int) -> None:
@@ -84,9 +88,8 @@ class Planner:
             state.provided_s,
             following,
         )
-        provisions.fetch = BlockFetch(
-            plan.shard_table.parts, provisions, lambda: bool(state.filling), self._is_interrupted
-        )
+        self._fetch = BlockFetch(plan.shard_table.parts, provisions, lambda: bool(state.filling), self._is_interrupted)
+        provisions.fetch = self._fetch
         if restart is not None:
             group = plan.replanned(restart.group, restart.bad, restart.positions, provisions)
             yield FillTask(state, restart.number, group, restart.entries, restart.tried)
@@ -95,6 +98,7 @@ class Planner:
 
     def _cancel_provisions(self) -> None:
         provisions, self._state.provisions = self._state.provisions, None  # they refer to this planner
+        self._fetch = None
         if provisions is not None:
             provisions.end()
 
@@ -112,14 +116,16 @@ class Planner:
         self._planning_since = clock()
         task.reservation = reservation
         try:
-            finder, provisions = state.assembly.filler.finder, state.provisions
-            task.held = finder.prepare(task.group, None if provisions is None else provisions.need)
-            if provisions is not None and provisions.fetch is not None:
-                self._fetch_parts(task, provisions)
+            needed = self._prepare(task)
             state.filling.add(task)
             state.started += len(task.group.steps)
-            state.assembly.pool.submit(partial(task.run_as_busy, task.begin))
+            if needed is None:
+                self._submit(task)
+            elif self._fetch is not None:
+                task.waits = True
+                self._fetch.begin(needed, partial(self._arrived, task))
         except BaseException:  # a shard is gone or the pool is closed: no thread will fill these batches
+            task.claim()
             if task in state.filling:
                 state.filling.discard(task)
                 state.started -= len(task.group.steps)
@@ -128,17 +134,48 @@ class Planner:
             raise
         return True
 
-    def _fetch_parts(self, task: FillTask, provisions: Provisions) -> None:
-        """Fetch what a task needs of shards that are read in parts; the whole shards if that is too much."""
-        plan, finder = self._state.assembly.plan, self._state.assembly.filler.finder
-        assert provisions.fetch is not None
+    def _submit(self, task: FillTask) -> None:
+        self._state.assembly.pool.submit(partial(task.run_as_busy, task.begin))
+
+    def _prepare(self, task: FillTask) -> Needed | None:
+        """Prepare a task. If it needs parts of shards that are not local: a lease of them, and what is to be fetched.
+
+        If the parts do not fit into memory, the shards are made local.
+        """
+        plan, finder, provisions = self._state.assembly.plan, self._state.assembly.filler.finder, self._state.provisions
+        task.held = finder.prepare(task.group, None if provisions is None else provisions.need)
+        if provisions is None or self._fetch is None:
+            return None
         try:
-            task.group = finder.measured(task.group, bool(task.held), provisions.fetch)
+            task.group, spans = finder.with_parts(task.group, bool(task.held), self._fetch)
+            if spans is None:
+                return None
+            self._fetch.wait_for_turn()
+            needed = self._fetch.lease(spans)
         except PartsTooLargeError as error:
             plan.shard_table.read_whole(error.shards)
             none = np.zeros(0, np.int64)
             task.group = plan.replanned(task.group, none, none, provisions)
             task.held = finder.prepare(task.group, provisions.need)
+            return None
+        finder.keep(task.group, needed.lease)
+        return needed
+
+    def _arrived(self, task: FillTask, errors: Errors) -> None:
+        """The parts that a task needs have come, or not. Called in any thread."""
+        if not task.claim():
+            return
+        try:
+            self._state.assembly.filler.finder.lose(task.group.rows, errors)
+            self._submit(task)
+        except BaseException as error:  # noqa: BLE001 - the consumer raises it
+            task.fail(error)
+
+    def _end_waiting_tasks(self) -> None:
+        """End the tasks of a stopped run whose parts have not come, so that nobody waits for the network."""
+        for task in self._state.filling.copy():
+            if task.waits and task.claim():
+                task.fail(LoaderError("the run was stopped"))
 
     def _is_interrupted(self) -> bool:
         """Whether the run was stopped or must restart. Of several restarts, the one at the earliest batch counts."""

@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from mx8shards.errors import LoaderError, without_traceback
+from mx8shards.loading.execution.calls import Calls, Errors
 from mx8shards.loading.execution.crew import Crew, Lane, ResourceOf, Task
 from mx8shards.loading.execution.following import Following
 from mx8shards.loading.planning.partial_shards import Fetch, Provided
@@ -100,31 +101,25 @@ class Provisions:
         self._work_ahead()
         return {i: self._failures.pop(i) for i in missing if i in self._failures}
 
-    def call(self, tasks: Mapping[int, Callable[[], object]]) -> dict[int, Exception]:
-        """Call these functions in the threads that fetch their shards, and wait for all; the errors, by shard number.
-
-        LoaderError if the run is interrupted meanwhile.
-        """
-        done: SimpleQueue[tuple[int, Exception | None]] = SimpleQueue()
+    def launch(self, tasks: Mapping[int, Callable[[], object]], then: Callable[[Errors], object]) -> Calls:
+        """Let the threads that fetch shards call these functions, and then `then` with their errors: see Calls."""
+        calls = Calls(next(iter(tasks)), len(tasks), then)
         for i, task in tasks.items():
-            self._submit(i, partial(_call, i, task, done), "first")
-        errors: dict[int, Exception] = {}
-        self.wait = Wait(self._shards.name(next(iter(tasks))), "network", since := time.monotonic())
+            self._submit(i, partial(_call, i, task, calls), "first")
+        return calls
+
+    def wait_for(self, calls: Calls) -> None:
+        """Wait until these calls have ended. LoaderError if the run is interrupted meanwhile."""
+        since = time.monotonic()
+        self.wait = Wait(self._shards.name(calls.shard), "network", since)
         try:
-            waiting = len(tasks)
-            while waiting:
+            while not calls.ended.wait(_POLL_S):
                 if self._is_interrupted():
                     raise LoaderError("the run was stopped")
                 self._work_ahead()
-                with suppress(Empty):
-                    i, error = done.get(timeout=_POLL_S)
-                    waiting -= 1
-                    if error is not None:
-                        errors[i] = error
         finally:
             self.wait = None
             self._waited_s["network"] += time.monotonic() - since
-        return errors
 
     def end(self) -> None:
         """Cancel the tasks that no thread has taken yet, when the planner ends or restarts."""
@@ -218,16 +213,16 @@ def _provide(
         done.put((i, None))
 
 
-def _call(i: int, task: Callable[[], object], done: SimpleQueue[tuple[int, Exception | None]], _: ResourceOf) -> None:
+def _call(i: int, task: Callable[[], object], calls: Calls, _: ResourceOf) -> None:
     """Call a function for shard i, and report its end."""
+    error: Exception | None = None
     try:
         task()
-    except Exception as error:  # noqa: BLE001 - raised by the planner
-        done.put((i, without_traceback(error)))
-    except BaseException as error:  # noqa: BLE001
-        done.put((i, LoaderError(f"{type(error).__name__} while a shard was read")))
-    else:
-        done.put((i, None))
+    except Exception as found:  # noqa: BLE001 - the planner raises it
+        error = without_traceback(found)
+    except BaseException as found:  # noqa: BLE001
+        error = LoaderError(f"{type(found).__name__} while a shard was read")
+    calls.one_ended(i, error)
 
 
 class ProviderThreads:

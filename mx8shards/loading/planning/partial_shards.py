@@ -10,8 +10,9 @@ from __future__ import annotations
 import mmap
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from threading import BoundedSemaphore, Lock
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Condition, Lock
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -28,8 +29,7 @@ Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int64]
 
 _ABSENT, _AWAITED, _HERE = 0, 1, 2  # states of a block
-_CALLS = 8  # to the store at a time, if there is memory for them
-_BLOCKS_AT_ONCE = 4  # of one call …
+_BLOCKS_AT_ONCE = 4  # of one call to the store …
 _COPIES = 3  # … which are in memory so often meanwhile
 _BUFFERS_PART = 4  # of the memory is for that
 _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE: only pages that are written count
@@ -60,6 +60,27 @@ class _Part:
         self.memory.madvise(mmap.MADV_DONTNEED, begin, min(BLOCK_BYTES, len(self.memory) - begin))
 
 
+class _Buffers:
+    """Memory for so many blocks that are on their way, which calls to the store share."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._changed = Condition()
+
+    @contextmanager
+    def taken(self, count: int) -> Iterator[None]:
+        """Take the memory for some blocks, of at most all."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= count)
+            self._free -= count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += count
+                self._changed.notify_all()
+
+
 class Lease:
     """Keeps blocks in memory for as long as it lives.
 
@@ -83,11 +104,23 @@ class PartsTooLargeError(Exception):
         self.shards = shards
 
 
+class Spans(NamedTuple):
+    """Spans in shards: their numbers, and where each span begins and ends."""
+
+    shards: Ids
+    begins: Ids
+    ends: Ids
+
+
 class Needed(NamedTuple):
-    """A lease of blocks, and those of them that have to be fetched, by shard."""
+    """A lease of blocks, and those of them that have to be fetched, by shard.
+
+    `awaits_others`: others are under way, for an earlier lease. If they fail, they have to be fetched, too.
+    """
 
     lease: Lease
     missing: dict[int, list[int]]
+    awaits_others: bool
 
 
 class Fetched(NamedTuple):
@@ -97,8 +130,11 @@ class Fetched(NamedTuple):
     errors: Mapping[int, Exception]
 
 
-# Fetches what lies in these shards between these offsets, and waits for it.
-Fetch = Callable[[Ids, Ids, Ids], Fetched]
+class Fetch(Protocol):
+    """Fetches what batches need of shards that are read in parts."""
+
+    def __call__(self, spans: Spans, /) -> Fetched:
+        """Fetch these spans, and wait for them. PartsTooLargeError if they cannot fit into memory."""
 
 
 class Provided(Protocol):
@@ -129,8 +165,8 @@ class PartialShards:
         self._sparse = sparse
         self.most_bytes = 0 if sparse is None else most_bytes
         buffers = max(1, self.most_bytes // _BUFFERS_PART // (_COPIES * BLOCK_BYTES))  # for one block each
-        self._at_once = max(1, min(buffers // _CALLS, _BLOCKS_AT_ONCE))
-        self._buffers = BoundedSemaphore(buffers // self._at_once)
+        self._at_once = min(buffers, _BLOCKS_AT_ONCE)
+        self._buffers = _Buffers(buffers)
         self._most = self.most_bytes // BLOCK_BYTES - buffers * _COPIES
         self._parts: dict[int, _Part] = {}
         self._whole: set[int] = set()  # sparse shards that are local after all, in this epoch
@@ -185,7 +221,7 @@ class PartialShards:
             self._whole.add(i)
             self._shards.provide(i, ahead=ahead)
             return
-        with self._buffers:
+        with self._buffers.taken(1):
             self._open(i, digests)
 
     def _wants_part(self, i: int) -> bool:
@@ -236,8 +272,12 @@ class PartialShards:
         """The number of samples and the offset table of shard `i`."""
         return self._parts[i].head
 
-    def need(self, shards: Ids, begins: Ids, ends: Ids) -> Needed | None:
-        """Lease the blocks between these offsets of shards; None if there is no room for those that are missing."""
+    def need(self, spans: Spans) -> Needed | None:
+        """Lease the blocks of these spans; None if there is no room for those that are missing.
+
+        Nothing is to be fetched for a lease that awaits others.
+        """
+        shards, begins, ends = spans
         wanted = {i: _blocks(begins[shards == i], ends[shards == i]) for i in np.unique(shards).tolist()}
         with self._lock:
             self._take_back()
@@ -247,14 +287,16 @@ class PartialShards:
                 part.users[blocks] += 1
                 part.used_at[blocks] = self._clock
             lease = Lease(leased, self._returned)
-            missing = {i: blocks[self._parts[i].state[blocks] != _HERE] for i, blocks in wanted.items()}
+            if any((part.state[blocks] == _AWAITED).any() for part, blocks in leased):
+                return Needed(lease, {}, True)
+            missing = {i: blocks[self._parts[i].state[blocks] == _ABSENT] for i, blocks in wanted.items()}
             count = sum(map(len, missing.values()))
             if not self._make_room(count):
                 return None
             self._count += count
             for i, blocks in missing.items():
                 self._parts[i].state[blocks] = _AWAITED
-        return Needed(lease, {i: blocks.tolist() for i, blocks in missing.items() if len(blocks)})
+        return Needed(lease, {i: blocks.tolist() for i, blocks in missing.items() if len(blocks)}, False)
 
     def _take_back(self) -> None:
         """Process the leases that have ended."""
@@ -286,7 +328,7 @@ class PartialShards:
             assert digests is not None
             for at in range(0, len(blocks), self._at_once):
                 some = blocks[at : at + self._at_once]
-                with self._buffers:
+                with self._buffers.taken(len(some)):
                     for block, data in zip(some, self._shards.read_blocks(i, digests, some), strict=True):
                         part.put(block, data)
         finally:

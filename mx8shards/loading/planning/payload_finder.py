@@ -6,7 +6,7 @@ wanted, or a stage's output sizes are in no table, the payloads are measured: th
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -15,11 +15,13 @@ from mx8shards.errors import LoaderError, SettingError
 from mx8shards.format.columns import MAX_BYTES
 from mx8shards.kernels.records import NOT_OPENED, OK, SPAN
 from mx8shards.loading.planning.groups import Array, Group, Ids, Measured
-from mx8shards.loading.planning.partial_shards import Fetch
+from mx8shards.loading.planning.partial_shards import Fetch, Lease, Spans
 from mx8shards.loading.planning.shard_table import Provide, ShardTable
 from mx8shards.loading.planning.work import Work
 from mx8shards.loading.reporting.times import clock
 from mx8shards.stages import Output, Stage
+
+_LEASES = "leases"  # the key of notes
 
 # How well the lengths of samples bound the bytes of their ragged outputs.
 Bound = Literal["tight", "loose", "none"]
@@ -100,7 +102,8 @@ class PayloadFinder:
     def find(self, group: Group, reads: bool, fetch: Fetch | None = None) -> Work:
         """The spans of these rows' payloads, narrowed by the stages, and the output sizes that stages measure.
 
-        `fetch` fetches what is needed of shards that are read in parts; None: there are none.
+        Of shards that are read in parts, `fetch` fetches what tells which parts of payloads are needed. None: there are
+        no such shards.
         """
         work = Work(group, self.shard_table.records, len(self.wanted), reads)
         if group.measured is None:
@@ -112,7 +115,6 @@ class PayloadFinder:
                 self._shrinks = any(narrowed)
             if self._narrows:
                 work.totals = work.spans["size"].sum(axis=0)
-            self._fetch_spans(work, fetch, work.parts)
             work.measured = {key: sizes for stage in self._measuring for key, sizes in stage.measure(work).items()}
         return work
 
@@ -125,26 +127,45 @@ class PayloadFinder:
 
     def _fetch_spans(self, work: Work, fetch: Fetch | None, parts: Sequence[tuple[Array, Array]]) -> None:
         """Fetch these spans of rows in shards that are read in parts. They stay in memory as long as the work lives."""
-        if fetch is None or not parts:
+        spans = None if fetch is None else self._spans_in_parts(work.rows, parts)
+        if fetch is None or spans is None:
             return
-        rows = np.concatenate([each for each, _ in parts])
-        spans = np.concatenate([each for _, each in parts])
-        wanted = self.shard_table.parts.among(work.rows["shard"][rows]) & (work.rows["status"][rows] == OK)
+        lease, errors = fetch(spans)
+        work.notes.setdefault(_LEASES, []).append(lease)
+        self.lose(work.rows, errors)
+
+    def _spans_in_parts(self, rows: Array, parts: Sequence[tuple[Array, Array]]) -> Spans | None:
+        """Those of these spans of rows that are in shards which are read in parts; None if there are none."""
+        numbers = np.concatenate([np.zeros(0, np.int64), *(each for each, _ in parts)])
+        spans = np.concatenate([np.zeros(0, SPAN), *(each for _, each in parts)])
+        wanted = self.shard_table.parts.among(rows["shard"][numbers]) & (rows["status"][numbers] == OK)
         if not wanted.any():
-            return
-        begins, sizes = spans["begin"][wanted], spans["size"][wanted]
-        lease, errors = fetch(work.rows["shard"][rows[wanted]], begins, begins + sizes)
-        work.notes.setdefault("leases", []).append(lease)
+            return None
+        begins = spans["begin"][wanted]
+        return Spans(rows["shard"][numbers[wanted]], begins, begins + spans["size"][wanted])
+
+    def with_parts(self, group: Group, reads: bool, fetch: Fetch) -> tuple[Group, Spans | None]:
+        """The group with what `find` found, and the parts that it needs of shards that are read in parts.
+
+        None, and the group as it is, if none of its rows is in such a shard.
+        """
+        if not self.shard_table.parts.among(group.rows["shard"]).any():
+            return group, None
+        if group.measured is None:
+            group = group._replace(measured=_measured(self.find(group, reads, fetch)))
+        assert group.measured is not None
+        return group, self._spans_in_parts(group.rows, group.measured.parts)
+
+    def keep(self, group: Group, lease: Lease) -> None:
+        """Keep leased blocks in memory until the group is filled."""
+        assert group.measured is not None
+        group.measured.notes.setdefault(_LEASES, []).append(lease)
+
+    def lose(self, rows: Array, errors: Mapping[int, Exception]) -> None:
+        """Blocks of some shards could not be fetched: raise the error, or let the rows in them be bad."""
         for i, error in errors.items():
             self.shard_table.record_failure(i, error)
-            work.rows["status"][work.rows["shard"] == i] = NOT_OPENED
-
-    def measured(self, group: Group, reads: bool, fetch: Fetch) -> Group:
-        """The group, with what `find` found, if some of its rows are in shards that are read in parts."""
-        if group.measured is not None or not self.shard_table.parts.among(group.rows["shard"]).any():
-            return group
-        work = self.find(group, reads, fetch)
-        return group._replace(measured=_measured(work))
+            rows["status"][rows["shard"] == i] = NOT_OPENED
 
     def ragged_bytes(self, work: Work) -> dict[str, int]:
         """The bytes of each ragged output in all rows."""
