@@ -38,13 +38,14 @@ def read_blocks(
 
 
 def object_etag(store: Store, info: FileInfo) -> str:
-    """The ETag of the object of a file. RemoteError if there is none, IntegrityError if it has another size."""
+    """The ETag of the object of a file. RemoteError if there is none, or if it has another size."""
     found = store.head(info.basename)
     if found is None:
         message = "the index names this shard, but there is no such object"
         raise RemoteError(message, subject=f"{store.url}/{info.basename}", reason="missing")
     if found.size_bytes != info.size_bytes:
-        raise IntegrityError(subject=info.basename, expected=f"{info.size_bytes} bytes", found=f"{found.size_bytes}")
+        subject, expected = f"{store.url}/{info.basename}", f"{info.size_bytes} bytes"
+        raise RemoteError(subject=subject, expected=expected, found=f"{found.size_bytes}", reason="changed")
     return found.etag
 
 
