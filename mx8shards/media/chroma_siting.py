@@ -1,28 +1,43 @@
-"""Where do the chroma samples of an H.264 video lie? By its sequence parameter set; PyAV does not tell.
+"""Where do the chroma samples of a video lie? By what its decoder gets first; PyAV does not tell.
 
-Other codecs are taken to be untagged: 8-bit videos with another position than the usual one are rare.
+H.264 and HEVC have it in their sequence parameter sets, AV1 in its configuration. Other codecs are taken to be
+untagged, and so is what only the container says.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
+
+from mx8shards.media.header_bits import Bits, EndError, location_in_vui
+from mx8shards.media.hevc_headers import hevc_location
 
 UNKNOWN = 0
 
-_SPS, _START_CODE, _EMULATION = 7, b"\0\0\1", re.compile(b"\0\0\3(?=[\0-\3])")
+_SPS, _START_CODE = 7, b"\0\0\1"
 _WITH_CHROMA_FORMAT = frozenset((100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135))  # profiles
 _MOST_REFERENCES = 255
-_EXTENDED_ASPECT = 255
+_AV1_CONFIGURATION = 0x81  # marker and version
 
 
 def siting_of(codec: str, extradata: bytes) -> int:
     """The code of the position of chroma samples in VideoFacts, by what the decoder gets first; 0 if it is unknown."""
-    sps = _first_sps(extradata) if codec == "h264" else b""
+    find = _LOCATIONS.get(codec)
     try:
-        location = _location(_Bits(_EMULATION.sub(b"\0\0", sps[1:]))) if sps else None
-    except _EndError:
+        location = find(extradata) if find else None
+    except EndError:
         return UNKNOWN
     return UNKNOWN if location is None or location > 5 else location + 1
+
+
+def _h264_location(extradata: bytes) -> int | None:
+    sps = _first_sps(extradata)
+    return _location(Bits(sps[1:])) if sps else None
+
+
+def _av1_location(extradata: bytes) -> int | None:
+    """chroma_sample_position in an AV1CodecConfigurationRecord: 1 is on the left, 2 at the top left."""
+    position = extradata[2] & 3 if len(extradata) > 3 and extradata[0] == _AV1_CONFIGURATION else 0
+    return {1: 0, 2: 2}.get(position)
 
 
 def _first_sps(extradata: bytes) -> bytes:
@@ -34,34 +49,7 @@ def _first_sps(extradata: bytes) -> bytes:
     return next((unit for unit in units if unit and unit[0] & 31 == _SPS), b"")
 
 
-class _EndError(Exception):
-    """The bits end before the field that is read."""
-
-
-class _Bits:
-    """Reads fields of bits and Exp-Golomb codes."""
-
-    def __init__(self, data: bytes) -> None:
-        self._bits = int.from_bytes(data, "big")
-        self._left = 8 * len(data)
-
-    def take(self, count: int) -> int:
-        """The next bits as a number."""
-        self._left -= count
-        if self._left < 0:
-            raise _EndError
-        value = self._bits >> self._left
-        self._bits &= (1 << self._left) - 1
-        return value
-
-    def code(self) -> int:
-        """The next Exp-Golomb code."""
-        zeros = self._left - self._bits.bit_length()
-        self.take(zeros)
-        return self.take(zeros + 1) - 1
-
-
-def _location(bits: _Bits) -> int | None:
+def _location(bits: Bits) -> int | None:
     """chroma_sample_loc_type_top_field, or None if it is not there (H.264, 7.3.2.1.1 and E.1.1)."""
     profile = bits.take(8)
     bits.take(16)
@@ -79,10 +67,10 @@ def _location(bits: _Bits) -> int | None:
     if bits.take(1):  # frame_cropping_flag
         for _ in range(4):
             bits.code()
-    return _location_in_vui(bits) if bits.take(1) else None
+    return location_in_vui(bits) if bits.take(1) else None
 
 
-def _skip_chroma_format(bits: _Bits) -> None:
+def _skip_chroma_format(bits: Bits) -> None:
     chroma = bits.code()
     if chroma == 3:
         bits.take(1)
@@ -94,7 +82,7 @@ def _skip_chroma_format(bits: _Bits) -> None:
                 _skip_scaling_list(bits, 16 if number < 6 else 64)
 
 
-def _skip_scaling_list(bits: _Bits, size: int) -> None:
+def _skip_scaling_list(bits: Bits, size: int) -> None:
     last = following = 8
     for _ in range(size):
         if following:
@@ -103,7 +91,7 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
         last = following or last
 
 
-def _skip_order(bits: _Bits) -> None:
+def _skip_order(bits: Bits) -> None:
     kind = bits.code()  # pic_order_cnt_type
     if kind == 0:
         bits.code()
@@ -112,18 +100,13 @@ def _skip_order(bits: _Bits) -> None:
         bits.code(), bits.code()
         count = bits.code()
         if count > _MOST_REFERENCES:
-            raise _EndError
+            raise EndError
         for _ in range(count):
             bits.code()
 
 
-def _location_in_vui(bits: _Bits) -> int | None:
-    if bits.take(1) and bits.take(8) == _EXTENDED_ASPECT:
-        bits.take(32)
-    if bits.take(1):  # overscan_info_present_flag
-        bits.take(1)
-    if bits.take(1):  # video_signal_type_present_flag
-        bits.take(4)
-        if bits.take(1):
-            bits.take(24)
-    return bits.code() if bits.take(1) else None
+_LOCATIONS: dict[str, Callable[[bytes], int | None]] = {
+    "h264": _h264_location,
+    "hevc": hevc_location,
+    "av1": _av1_location,
+}

@@ -144,18 +144,37 @@ def test_the_place_of_chroma_samples_is_that_of_the_sequence_parameter_set(suffi
     assert facts.sample_aspect == ((1, 1) if place is None else (4, 3))
 
 
+@pytest.mark.parametrize("place", [None, 0, 2, 5])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mpegts"])
+@pytest.mark.parametrize("more", ["", ":scaling-list=default:ref=4:bframes=4:b-pyramid=1:temporal-layers=2:aq-mode=0"])
+def test_the_place_of_chroma_samples_in_hevc(suffix, place, more):
+    tag = "" if place is None else f":chromaloc={place}:sar=2:colormatrix=bt709:overscan=crop"
+    options = {"preset": "ultrafast", "x265-params": f"log-level=none:keyint=4{more}{tag}"}
+    facts = index_video(encoded("hevc", range(3), range(3), suffix=suffix, options=options)).packets.facts
+    assert facts.siting == (0 if place is None else place + 1)
+
+
+@pytest.mark.parametrize(("place", "code"), [("unknown", 0), ("vertical", 1), ("colocated", 3)])
+def test_the_place_of_chroma_samples_in_av1(place, code):
+    options = {"preset": "12", "svtav1-params": f"chroma-sample-position={place}"}
+    facts = index_video(encoded("av1", range(3), range(3), options=options)).packets.facts
+    assert facts.siting == code
+
+
 def test_truncated_sequence_parameter_sets_have_no_place_of_chroma():
-    options = {"x264-params": "chromaloc=2:cqm=jvt"}
-    data = encoded("h264", range(2), range(2), options=options)
-    extradata = index_video(data).packets.extradata
-    assert siting_of("h264", extradata) == 3
-    for end in range(30):
-        assert siting_of("h264", extradata[:end]) in (0, 3)
     draw = random.Random(1)
-    for _ in range(500):
-        damaged = bytearray(extradata)
-        damaged[draw.randrange(len(damaged))] = draw.randrange(256)
-        assert siting_of("h264", bytes(damaged)) in range(7)
+    for codec, options in (
+        ("h264", {"x264-params": "chromaloc=2:cqm=jvt"}),
+        ("hevc", {"x265-params": "chromaloc=2:log-level=none"}),
+    ):
+        extradata = index_video(encoded(codec, range(2), range(2), options=options)).packets.extradata
+        assert siting_of(codec, extradata) == 3
+        for end in range(len(extradata)):
+            assert siting_of(codec, extradata[:end]) in (0, 3)
+        for _ in range(500):
+            damaged = bytearray(extradata)
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+            assert siting_of(codec, bytes(damaged)) in range(7)
 
 
 def test_audio_is_noticed():
