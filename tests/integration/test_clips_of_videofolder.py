@@ -59,6 +59,7 @@ def thousand_videos(path: Path) -> mx8.Dataset:
 
 @pytest.mark.hunt
 def test_memory_stays_flat_and_in_its_budget_over_a_hundred_thousand_clips_of_a_thousand_videos(tmp_path: Path) -> None:
+    """It takes minutes: -o faulthandler_timeout=3600 keeps pytest from ending it on a slow machine."""
     memory = 128 << 20
     decode = {"video": mx8.Clip(crop=mx8.RandomResizedCrop(32))}
     with thousand_videos(tmp_path / "data") as dataset:
