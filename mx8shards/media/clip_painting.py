@@ -62,7 +62,7 @@ class ClipPainter:
         self._frame = frame_record(facts)
         self._draws = draws
         self._memory = memory
-        self._boxes: dict[int, Array] = {}
+        self._boxes: dict[int, tuple[Array, int]] = {}
 
     def paint(self, places: Sequence[Place], planes: Planes) -> None:
         """Crop one frame into all places that want it."""
@@ -79,8 +79,7 @@ class ClipPainter:
 
     def _crop(self, row: int, t: int, planes: Planes) -> None:
         """Crop one frame into one place."""
-        box = self._box(row)
-        need = int(video_frames.frame_scratch_bytes(self._frame[0], box[0]))
+        box, need = self._box(row)
         memory = self._memory
         if need <= len(memory.scratch) or memory.grow(need):
             self._crop_with(memory.scratch, box, row, t, planes)
@@ -103,12 +102,13 @@ class ClipPainter:
         if layout == "CTHW":
             outs[0][:] = out
 
-    def _box(self, row: int) -> Array:
-        """The box of a clip, which is the same in all of its frames."""
+    def _box(self, row: int) -> tuple[Array, int]:
+        """The box of a clip and the scratch that it takes, which are the same in all of its frames."""
         found = self._boxes.get(row)
         if found is None:
-            found = self._boxes[row] = np.zeros(1, boxes.BOX)
-            video_frames.find_frame_box(self._painting.record[0], self._draws[row], self._frame[0], found[0])
+            box = np.zeros(1, boxes.BOX)
+            video_frames.find_frame_box(self._painting.record[0], self._draws[row], self._frame[0], box[0])
+            found = self._boxes[row] = box, int(video_frames.frame_scratch_bytes(self._frame[0], box[0]))
         return found
 
 
