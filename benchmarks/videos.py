@@ -98,9 +98,10 @@ def _pictures(kind: Kind, seed: int) -> Iterator[Any]:
     """A window that moves smoothly over a large smooth picture, with a little noise; the scene changes every 4 s."""
     random = np.random.default_rng(seed)
     noise = random.integers(-4, 5, (4, kind.height, kind.width, 1), dtype=np.int16)
-    for begin in range(0, kind.frames, 4 * FPS):
+    frames = FPS * kind.seconds
+    for begin in range(0, frames, 4 * FPS):
         scene, speed = _scene(kind, random), random.uniform(1, 5, 2)
-        for phase in range(min(4 * FPS, kind.frames - begin)):
+        for phase in range(min(4 * FPS, frames - begin)):
             y, x = (int(step * phase) % 300 for step in speed)
             window = scene[y : y + kind.height, x : x + kind.width]
             yield (window + noise[phase % 4]).clip(0, 255).astype(np.uint8)
