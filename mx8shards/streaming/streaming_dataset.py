@@ -31,6 +31,7 @@ from mx8shards.streaming.iteration_settings import (
 from mx8shards.streaming.loader_batch import batch_size_of_dataloader
 from mx8shards.streaming.native_loader import loader_batch_size, native_loader
 from mx8shards.streaming.plan_ahead import PlanAhead
+from mx8shards.streaming.plan_before_fork import share_plans
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
 from mx8shards.streaming.stream import Stream
 from mx8shards.streaming.stream_opening import open_stream
@@ -321,6 +322,8 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
             settings=settings,
         )
 
+
+share_plans(StreamingDataset, StreamingDataset._plan_for_workers)
 
 _OF_STREAMS = ("split", "download_retry", "download_timeout", "validate_hash", "keep_zip")
 _OF_ORDER = (
