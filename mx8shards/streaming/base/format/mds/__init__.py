@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from mx8shards.streaming.mds_writer import MDSWriter
+from mx8shards.streaming.base.format.mds.reader import MDSReader
+from mx8shards.streaming.base.format.mds.writer import MDSWriter
 
 __all__ = [
+    "MDSReader",
     "MDSWriter",
 ]
