@@ -9,7 +9,7 @@ from typing import Any, Self
 from mx8shards.disk import operations, publish
 from mx8shards.errors import SettingError, shown
 from mx8shards.shards.links import absolute, is_url
-from mx8shards.streaming.stored_files import download_file, store_of
+from mx8shards.streaming.stored_files import download_file, place_file, store_of
 
 
 class CloudDownloader:
@@ -109,10 +109,14 @@ class CloudUploader:
         Args:
             filename: Its name, relative to the local directory.
         """
+        if self.remote is None:
+            return
         path = absolute(self.local) / filename
-        if self.remote is not None:
+        if is_url(self.remote):
             store_of(self.remote).put(filename, path)
-            self.clear_local(str(path))
+        else:
+            place_file(absolute(self.remote) / filename, path.read_bytes())
+        self.clear_local(str(path))
 
     def list_objects(self, prefix: str | None = None) -> list[str]:
         """The names of the stored files that begin with this prefix, or of the local ones if there is no remote.
