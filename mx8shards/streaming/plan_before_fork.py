@@ -7,12 +7,14 @@ constructor, whose frame has the loader. What a forked process inherits takes no
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
-from _thread import interrupt_main
-from collections.abc import Callable
-from contextlib import suppress
-from types import FrameType
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.popen_fork import Popen
+from types import CodeType, FrameType
 from typing import Any
 
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
@@ -20,8 +22,10 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 Then = Callable[[], None]
 Plan = Callable[[Any, int, int], Then]  # of a dataset, the number of workers and the batch size
 
-_CODE = _MultiProcessingDataLoaderIter.__init__.__code__
-_INTERRUPT_AFTER_S = 0.1
+# The code of the functions that start the workers, and that fork one.
+_START = _MultiProcessingDataLoaderIter.__init__.__code__
+_FORK = Popen._launch.__code__  # type: ignore[attr-defined]
+_POLL_S = 0.01
 _plans: dict[type, Plan] = {}
 
 
@@ -47,12 +51,15 @@ def share_plans(kind: type, plan: Plan) -> None:
 
 def _starting() -> tuple[Any, int] | None:
     """The DataLoader that forks a worker right now, and the worker's number; None if none does."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code is _CODE:
-            return frame.f_locals["loader"], frame.f_locals["i"]
+    found = _caller(sys._getframe(), _START)
+    return None if found is None else (found.f_locals["loader"], found.f_locals["i"])
+
+
+def _caller(frame: FrameType | None, code: CodeType) -> FrameType | None:
+    """The innermost frame with this code among a frame and its callers."""
+    while frame is not None and frame.f_code is not code:
         frame = frame.f_back
-    return None
+    return frame
 
 
 def _before() -> None:
@@ -61,11 +68,25 @@ def _before() -> None:
         return
     dataset, _forking.then = loader.dataset, None
     for plan in (plan for kind, plan in _plans.items() if isinstance(dataset, kind)):
-        try:
-            with suppress(Exception):  # the workers raise it
-                _forking.then = plan(dataset, loader.num_workers, loader.batch_size or 1)
-        except KeyboardInterrupt:  # an exception of this function would be ignored
-            threading.Timer(_INTERRUPT_AFTER_S, interrupt_main).start()
+        with _ignored_by_python():
+            _forking.then = plan(dataset, loader.num_workers, loader.batch_size or 1)
+
+
+@contextmanager
+def _ignored_by_python() -> Iterator[None]:
+    """Python ignores what a hook of a fork raises. Errors may be: workers, or the next iteration, raise them again."""
+    try:
+        with suppress(Exception):
+            yield
+    except KeyboardInterrupt:
+        threading.Thread(target=_interrupt_again, args=(threading.get_ident(),), daemon=True).start()
+
+
+def _interrupt_again(thread: int) -> None:
+    """Repeat Ctrl-C when the thread has forked."""
+    while _caller(sys._current_frames().get(thread), _FORK) is not None:
+        time.sleep(_POLL_S)
+    signal.pthread_kill(thread, signal.SIGINT)
 
 
 def _after() -> None:
@@ -75,7 +96,7 @@ def _after() -> None:
     if loader is None or worker + 1 < loader.num_workers:
         return
     then, _forking.then = _forking.then, None
-    with suppress(Exception):  # without it, the next iteration plans by itself
+    with _ignored_by_python():
         then()
 
 

@@ -283,12 +283,9 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
 
     def _upcoming(self) -> tuple[int, int]:
         """Epoch and sample at which the next iteration begins."""
-        loaded, epoch = self._resume_point.loaded(), self.next_epoch
-        if loaded is None or loaded.epoch < epoch:
-            self._resume(None)
-            return epoch, 0
-        self._resume(loaded)
-        return loaded.epoch, loaded.sample_in_epoch
+        epoch, resumed = self._resume_point.upcoming()
+        self._resume(resumed)
+        return epoch, resumed.sample_in_epoch if resumed else 0
 
     def _resume(self, resumed: Resumed | None) -> None:
         """Take over the settings of a loaded state, and set those that follow from others."""
