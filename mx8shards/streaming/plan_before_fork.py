@@ -51,8 +51,9 @@ def share_plans(kind: type, plan: Plan) -> None:
 
 def _starting() -> tuple[Any, int] | None:
     """The DataLoader that forks a worker right now, and the worker's number; None if none does."""
-    found = _caller(sys._getframe(), _START)
-    return None if found is None else (found.f_locals["loader"], found.f_locals["i"])
+    frame = _caller(sys._getframe(), _START)
+    found = {} if frame is None else frame.f_locals
+    return (found["loader"], found["i"]) if {"loader", "i"} <= set(found) else None
 
 
 def _caller(frame: FrameType | None, code: CodeType) -> FrameType | None:
