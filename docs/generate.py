@@ -25,7 +25,7 @@ SECTIONS = {
         *("convert_from", "convert.imagefolder:ImageFolder", "convert.videofolder:VideoFolder"),
         "convert.outcome:Conversion",
     ],
-    "Read": ["Dataset", "concat", "shards.column_values:RaggedColumn"],
+    "Read": ["Dataset", "concat", "mix", "shards.column_values:RaggedColumn"],
     "Load": ["Loader", "BlockShuffle", "Pool"],
     "Batches": [
         *("loading.batch:Batch", "loading.ragged:Ragged", "loading.ragged:Packed"),

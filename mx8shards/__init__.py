@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         SourceError,
     )
     from mx8shards.format.encodings import register_encoding
-    from mx8shards.joining import concat
+    from mx8shards.joining import concat, mix
     from mx8shards.loading.loader import Loader
     from mx8shards.loading.pool import Pool
     from mx8shards.maintain.diff import diff
@@ -75,6 +75,7 @@ __all__ = [
     "gc",
     "log",
     "merge",
+    "mix",
     "register_encoding",
     "summary",
     "sync",
@@ -85,7 +86,7 @@ __all__ = [
 # name → its module, imported on first use: `import mx8shards` must not import numpy, numba or torch.
 _HOMES = {
     "Dataset": "dataset",
-    "concat": "joining",
+    **dict.fromkeys(("concat", "mix"), "joining"),
     "Writer": "writer",
     "BlockShuffle": "order.blocks",
     "Audio": "media.audio_spec",

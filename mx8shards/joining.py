@@ -6,15 +6,19 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from fractions import Fraction
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from mx8shards.dataset import Dataset
-from mx8shards.errors import DatasetNotFoundError, SchemaError, SettingError, real_number, shown, whole_number
+from mx8shards.errors import DatasetNotFoundError, SchemaError, SettingError, one_of, real_number, shown, whole_number
 from mx8shards.shards.compare_metadata import classes_difference
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import Join, Mix
+
+OnExhausted = Literal["error", "cycle", "allow"]
+ON_EXHAUSTED = get_args(OnExhausted)
 
 _MOST = 1 << 40  # the most positions of a mix: each dataset's number of positions is then exact as a float
 
@@ -39,20 +43,30 @@ def concat(datasets: Iterable[Dataset]) -> Dataset:
     return first._derived(view, Shards.joined([other.shards for other in datasets]))
 
 
-def mix(datasets: Iterable[Dataset], *, weights: Sequence[float], length: int) -> Dataset:
+def mix(
+    datasets: Iterable[Dataset],
+    *,
+    weights: Sequence[float],
+    on_exhausted: OnExhausted = "error",
+    length: int | None = None,
+) -> Dataset:
     """Mix several datasets by weights: one dataset that is a view of them, without copying any samples.
 
-    In every epoch, each dataset gets a number of positions in proportion to its weight. If it has fewer samples, they
-    repeat within the epoch, and random draws differ between repeats. If it has more, the next epoch continues with the
-    others, so that over the epochs all are used equally often. The positions of one dataset are adjacent in the view;
-    use `shuffle=True` to mix them. `dataset[i]`, `column` and iteration return the samples of epoch 0 and seed 0. The
-    limit of shards of `BlockShuffle` holds for epoch 0 only, unless each dataset's number of positions is a multiple of
-    its samples.
+    In every epoch, each dataset gets a number of positions in proportion to its weight. If it has more samples, the
+    next epoch continues with the others, so that over the epochs all are used equally often. The positions of one
+    dataset are adjacent in the view; use `shuffle=True` to mix them. `dataset[i]`, `column` and iteration return the
+    samples of epoch 0 and seed 0. The limit of shards of `BlockShuffle` holds for epoch 0 only, unless each dataset's
+    number of positions is a multiple of its samples.
 
     Args:
         datasets: Open datasets, under the conditions of `concat`.
         weights: A number above 0 for each dataset, in proportion to which its samples occur.
-        length: The number of positions of the view, which is the length of an epoch.
+        on_exhausted: What happens if a dataset has fewer samples than its part of an epoch. `"error"`: an error.
+            `"cycle"`: its samples repeat within the epoch, and random draws differ between repeats. `"allow"`: the
+            other datasets share the rest of its part by their weights.
+        length: The number of positions of the view, which is the length of an epoch. None: for `"error"`, it ends where
+            the first dataset has no more samples; for `"cycle"`, where each has been read as a whole; for `"allow"`,
+            each sample is read once.
     """
     datasets = _listed("mix", datasets)
     weights = list(weights)
@@ -61,13 +75,54 @@ def mix(datasets: Iterable[Dataset], *, weights: Sequence[float], length: int) -
         raise SettingError(subject="weights", expected=expected, found=shown(weights))
     for weight in weights:
         real_number("weights", weight, "finite numbers above 0", lambda number: 0 < number < math.inf)
+    one_of("on_exhausted", on_exhausted, ON_EXHAUSTED)
     sizes = [len(dataset) for dataset in datasets]
     if 0 in sizes:
         found = f"none in datasets[{sizes.index(0)}]"
         raise SettingError(subject="datasets", expected="samples in each dataset", found=found)
     joined = concat(datasets)
-    counts = parts_of(whole_number("length", length, 0, _MOST), weights)
+    if length is None:
+        length = _default_length(sizes, weights, on_exhausted)
+    counts = _counts(whole_number("length", length, 0, _MOST), sizes, weights, on_exhausted)
     return joined._derived(Mix(joined.view, sizes, counts))
+
+
+def _default_length(sizes: Sequence[int], weights: Sequence[float], on_exhausted: OnExhausted) -> int:
+    """The length of an epoch if none is given."""
+    if on_exhausted == "allow":
+        return sum(sizes)
+    total = sum(map(Fraction, weights))
+    lengths = [size * total / Fraction(weight) for size, weight in zip(sizes, weights, strict=True)]
+    if on_exhausted == "cycle":
+        return math.ceil(max(lengths))
+    return min(math.floor(min(lengths)), _MOST)
+
+
+def _counts(length: int, sizes: Sequence[int], weights: Sequence[float], on_exhausted: OnExhausted) -> list[int]:
+    """The number of positions of each dataset; SettingError if there are too few samples for them."""
+    counts = parts_of(length, weights)
+    short = [i for i, size in enumerate(sizes) if counts[i] > size]
+    if not short or on_exhausted == "cycle":
+        return counts
+    if on_exhausted == "allow":
+        return _filled(length, sizes, weights)
+    most = _default_length(sizes, weights, "error")
+    expected = f"at most {most}, so that no dataset runs out of samples"
+    found = f"{length}, for which datasets[{short[0]}] needs {counts[short[0]]} samples, and has {sizes[short[0]]}"
+    hint = 'on_exhausted="cycle" repeats its samples, "allow" takes more of the others'
+    raise SettingError(subject="length", expected=expected, found=found, hint=hint)
+
+
+def _filled(length: int, sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
+    """The length divided by weights, where a dataset gets no more than it has, and the others share what it leaves."""
+    if length > sum(sizes):
+        raise SettingError(subject="length", expected=f"at most {sum(sizes)}, all samples", found=f"{length}")
+    counts = [0] * len(sizes)
+    while left := length - sum(counts):
+        going = [i for i, size in enumerate(sizes) if counts[i] < size]
+        for i, part in zip(going, parts_of(left, [weights[i] for i in going]), strict=True):
+            counts[i] = min(counts[i] + part, sizes[i])
+    return counts
 
 
 def parts_of(length: int, weights: Sequence[float]) -> list[int]:

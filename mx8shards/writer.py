@@ -123,16 +123,20 @@ class Writer:
         if rank is not None or world_size is not None:
             root = part_root(_local_only(out, "rank"), mode, self._columns, rank, world_size)
             open_publication = partial(LocalPublication, root)
+        self._maker.import_packages()
         try:
-            self._publication = open_publication()
+            self._publication = self._opened(open_publication)
             self._base = self._publication.base(mode, self._columns)
             self._number = self._base.first
             self._sidecars = self._open_sidecars()
-            self._maker.import_packages()
             self._pool = ThreadPoolExecutor(self._threads, "mx8shards-writer")
         except BaseException:
             self.abandon()
             raise
+
+    def _opened(self, open_publication: Callable[[], Publication]) -> Publication:
+        """The publication. Nothing was changed before this, and all arguments are checked."""
+        return open_publication()
 
     # samples in -------------------------------------------------------------------------------------------------
 
@@ -164,6 +168,23 @@ class Writer:
             self._written += 1
         finally:
             self._user.pop("thread", None)
+
+    def _end_shard(self) -> None:
+        """Begin a new shard, whatever the size of this one."""
+        if self._user.setdefault("thread", me := get_ident()) != me:
+            raise _used_concurrently()
+        try:
+            if self._publication is None:
+                raise _closed("no shard can be added")
+            self._flush()
+        finally:
+            self._user.pop("thread", None)
+
+    @property
+    def _new_samples(self) -> list[bytes]:
+        """The samples of the current shard, as they will be stored."""
+        each = 1 + len(self._columns.names)
+        return [b"".join(self._pieces[i : i + each]) for i in range(0, len(self._pieces), each)]
 
     def _over_limit(self, size: int) -> bool:
         """Whether the sample starts a new shard, by Streaming's rule: only a single sample may exceed the limit.

@@ -12,10 +12,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Protocol
 
-from mx8shards.errors import FormatError, SettingError, require
+from mx8shards.errors import FormatError, MissingPackageError, SettingError, require
 
 PIECE_BYTES = 1 << 20
 _FEED_BYTES = 1 << 16
@@ -57,15 +56,21 @@ def check(text: str | None) -> None:
         raise SettingError(subject="compression", expected=error.expected, found=error.found) from None
 
 
-def import_package(text: str) -> None:
-    """Import the package that this compression needs, if it is installed. To be called before threads start.
+def require_package(text: str) -> None:
+    """Import the package that this compression needs; MissingPackageError if it is not installed.
 
-    If a process forks while a thread imports a module, the import lock stays locked in the child, which then deadlocks.
+    To be called before threads start: if a process forks while a thread imports a module, the import lock stays locked
+    in the child, which then deadlocks.
     """
     package = {"zstd": "zstandard", "br": "brotli", "snappy": "snappy"}.get(parse(text)[0])
     if package is not None:
-        with suppress(ImportError):  # the call that needs it raises MissingPackageError
-            import_module(package)
+        require(package, "compress")
+
+
+def import_package(text: str) -> None:
+    """Import the package that this compression needs, if it is installed, before threads start."""
+    with suppress(MissingPackageError):  # the call that needs it raises it
+        require_package(text)
 
 
 def extension(text: str) -> str:

@@ -42,7 +42,6 @@ _BUILT_IN: dict[str, Encoding] = {
         images.Items("list[png]", images.Picture("png")),
     )
 }
-BUILT_IN_NAMES = tuple(_BUILT_IN)
 _KNOWN = (
     "bytes, str, int, int8 to int64, uint8 to uint64, float16 to float64, str_int, str_float, str_decimal, json, pkl, "
     "ndarray[:dtype[:shape]], pil, jpeg, png, jpegarray, list[pil], list[jpeg], list[png]"
@@ -156,6 +155,13 @@ def _built_in(name: str) -> list[Encoding]:
     if name in _BUILT_IN:
         return [_BUILT_IN[name]]
     return [arrays.parse_array(name, text)] if family == "ndarray" else []
+
+
+def built_in_encoding(name: str) -> Encoding:
+    """The built-in encoding of this name, also if another one replaces it; ValueError if there is none."""
+    for found in _built_in(name):
+        return found
+    raise ValueError(f"no built-in encoding: {name}")
 
 
 def _advice(name: str) -> str:

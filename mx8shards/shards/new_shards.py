@@ -56,11 +56,11 @@ class ShardMaker:
         self._memory = _ReusedBuffer()
 
     def import_packages(self) -> None:
-        """Import the packages for hashing and compression before threads start: a fork during an import is unsafe."""
+        """Import the packages for hashing and compression, before threads start; MissingPackageError without one."""
         for name in self.kind.hashes:
             hasher(name)
         if self.kind.compression is not None:
-            compressions.import_package(self.kind.compression)
+            compressions.require_package(self.kind.compression)
 
     def store(self, publication: Publication, basename: str, pieces: list[bytes], sizes: list[int]) -> StoredShard:
         """Store a shard of these samples, each a size header and one payload per column. Empties `pieces`."""

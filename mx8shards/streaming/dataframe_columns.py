@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from mx8shards.errors import SettingError, shown
 
 # By the name of the Spark type. Short and byte integers keep Streaming's unsigned encodings.
@@ -36,8 +38,10 @@ _ARROW = {
     "double": "float64",
     "string": "str",
     "large_string": "str",
+    "string_view": "str",
     "binary": "bytes",
     "large_binary": "bytes",
+    "binary_view": "bytes",
 }
 _NUMBERS = frozenset(name for name in _ARROW.values() if name not in ("str", "bytes"))
 
@@ -48,8 +52,8 @@ def is_spark(frame: Any) -> bool:
 
 
 def is_arrow(frame: Any) -> bool:
-    """Whether this is an Arrow table."""
-    return hasattr(frame, "to_batches") and hasattr(frame, "column_names")
+    """Whether this is an Arrow table or record batch."""
+    return hasattr(frame, "to_pylist") and hasattr(frame, "schema") and not hasattr(frame, "dtypes")
 
 
 def is_pandas(frame: Any) -> bool:
@@ -61,7 +65,7 @@ def infer_dataframe_schema(dataframe: Any, user_defined_cols: Mapping[str, str] 
     """The encoding of each column. With `user_defined_cols`, None, or an error if one of these does not fit.
 
     Args:
-        dataframe: A Spark or pandas data frame, or an Arrow table.
+        dataframe: A Spark or pandas data frame, or an Arrow table or record batch.
         user_defined_cols: The encodings to check.
     """
     types, encoding_of = _types(dataframe)
@@ -80,14 +84,17 @@ def _types(frame: Any) -> tuple[dict[str, Any], Callable[[str, Any], str]]:
     if is_spark(frame):
         return {field.name: field.dataType for field in frame.schema}, _spark
     if is_arrow(frame):
-        return dict(zip(frame.column_names, frame.schema.types, strict=True)), _arrow
+        return dict(zip(frame.schema.names, frame.schema.types, strict=True)), _arrow
     if is_pandas(frame):
-        return {str(name): frame[name] for name in frame.columns}, _pandas
+        for name in frame.columns:
+            if not isinstance(name, str):
+                raise SettingError(subject="dataframe", expected="names of columns that are texts", found=shown(name))
+        return {name: frame[name] for name in frame.columns}, _pandas
     raise _no_frame(frame)
 
 
 def _no_frame(found: Any) -> SettingError:
-    expected = "a Spark or pandas data frame, or an Arrow table"
+    expected = "a Spark or pandas data frame, or an Arrow table or record batch"
     return SettingError(subject="dataframe", expected=expected, found=shown(type(found).__name__))
 
 
@@ -137,7 +144,11 @@ def _arrow(name: str, kind: Any) -> str:
     text = str(kind)
     if text.startswith("decimal"):
         return "str_decimal"
+    if text.startswith("fixed_size_binary"):
+        return "bytes"
     value = str(getattr(kind, "value_type", ""))
+    if text.startswith("dictionary"):
+        text, value = value, ""
     encoding = f"ndarray:{_ARROW[value]}" if _ARROW.get(value) in _NUMBERS else _ARROW.get(text)
     if encoding is None:
         raise _unsupported(name, kind)
@@ -147,18 +158,25 @@ def _arrow(name: str, kind: Any) -> str:
 def _pandas(name: str, column: Any) -> str:
     """The encoding of a pandas column; one of objects has that of its first value."""
     kind = str(column.dtype)
-    if kind in _NUMBERS:
-        return kind
-    first: Any = next((value for value in column if value is not None), None)
+    plain = kind.lower().removesuffix("[pyarrow]")  # those with missing values are Int64 or int64[pyarrow]
+    if (number := _ARROW.get(plain, plain)) in _NUMBERS:
+        return number
+    first: Any = next((value for value in column if not _is_missing(value)), None)
     if isinstance(first, str):
         return "str"
     if isinstance(first, bytes):
         return "bytes"
     if type(first).__name__ == "Decimal":
         return "str_decimal"
-    if type(first).__name__ == "ndarray" and str(first.dtype) in _NUMBERS:
-        return f"ndarray:{first.dtype}"
+    if isinstance(first, np.ndarray | list | tuple):
+        element = str(np.asarray(first).dtype) if len(first) else ""
+        if element in _NUMBERS:
+            return f"ndarray:{element}"
     raise _unsupported(name, f"{kind} of {type(first).__name__}")
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ == "NAType"
 
 
 def _unsupported(name: str, kind: Any) -> SettingError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mx8shards.errors import SettingError, require, shown
+from mx8shards.errors import SchemaError, SettingError, require, shown
 from mx8shards.shards.links import is_url
 from mx8shards.streaming.dataframe_columns import infer_dataframe_schema, is_arrow, is_pandas, is_spark
 from mx8shards.streaming.mds_writer import MDSWriter
@@ -29,8 +29,8 @@ def dataframe_to_mds(
     """Write a data frame as an MDS dataset, each partition of Spark into a sub-directory. Returns `(local, remote)`.
 
     Args:
-        dataframe: A Spark or pandas data frame, or an Arrow table. Spark's executors write its partitions, so their
-            `out` must be a place that all machines share.
+        dataframe: A Spark or pandas data frame, or an Arrow table or record batch. Spark's executors write its
+            partitions, so their `out` must be a place that all machines share.
         merge_index: Whether to write one index of all partitions.
         mds_kwargs: The arguments of MDSWriter. `out` is necessary; `columns` follows from the data frame if it is
             missing, and `compression` is `"zstd"` if it is missing.
@@ -131,12 +131,22 @@ def _write(
     with MDSWriter(out=_target(local, remote), **writing) as writer:
         for part in parts:
             for record in part:
-                writer.write({name: _value(columns[name], record[name]) for name in columns if name in record})
+                writer.write({name: _value(name, columns[name], record[name]) for name in columns if name in record})
     return local and f"{local}/index.json", remote and f"{remote}/index.json"
 
 
-def _value(encoding: str, value: Any) -> Any:
+def _value(name: str, encoding: str, value: Any) -> Any:
     """A value as its encoding wants it: an array of the dtype for lists."""
-    if encoding.startswith("ndarray:") and not isinstance(value, bytes):
-        return np.asarray(value, encoding.split(":")[1])
-    return value
+    if not encoding.startswith("ndarray:") or isinstance(value, bytes):
+        return value
+    dtype = np.dtype(encoding.split(":")[1])
+    try:
+        found = np.asarray(value)
+        if found.dtype.kind == "f" and dtype.kind in "iu":  # NumPy would round
+            raise TypeError("fractions")
+        return found if found.dtype == dtype else np.asarray(value, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        hint = "mds_kwargs={'columns': …} may give another encoding"
+        raise SchemaError(
+            subject=f"column {name!r}", expected=f"values that fit {encoding}", found=shown(value), hint=hint
+        ) from error

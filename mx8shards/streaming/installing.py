@@ -14,6 +14,20 @@ from mx8shards.errors import SettingError
 
 _THEIRS, _OURS = "streaming", "mx8shards.streaming"
 
+# Modules of Streaming that have no equivalent, and why.
+_LEFT_OUT = {
+    "streaming.base.shared": "there is no shared memory with names, and nothing to clean",
+    "streaming.base.constant": "there is no shared memory with names, and no loop that polls",
+    "streaming.base.registry_utils": "`streams_registry` of streaming.base.stream registers classes of streams",
+    "streaming.base.format.base.writer": "MDSWriter and JSONWriter have no base class in common",
+    "streaming.base.format.json.encodings": "the encodings are str, int and float",
+    "streaming.base.format.xsv.encodings": "the encodings are str, int and float",
+    "streaming.vision.convert": "`mx8shards convert imagefolder` converts pictures",
+    "streaming.text.convert": "use the script of Streaming, with `import streaming` as it is",
+    "streaming.multimodal.convert": "`mx8shards convert videofolder` converts videos",
+    "streaming.simulation": "use the simulator of Streaming: the order is the same",
+}
+
 
 class _Alias(MetaPathFinder, Loader):
     """Finds our module for each name of Streaming's."""
@@ -26,16 +40,24 @@ class _Alias(MetaPathFinder, Loader):
             return None
         found = find_spec(_ours(fullname))
         if found is None:
+            because = next((text for name, text in _LEFT_OUT.items() if f"{fullname}.".startswith(f"{name}.")), "")
             hint = "mx8shards.streaming.install() was called, and mx8shards has no such module"
-            raise ModuleNotFoundError(f"No module named {fullname!r}: {hint}", name=fullname)
+            message = f"No module named {fullname!r}: {hint}{because and f'; {because}'}"
+            raise ModuleNotFoundError(message, name=fullname)
         return ModuleSpec(fullname, self, is_package=found.submodule_search_locations is not None)
 
     def create_module(self, spec: ModuleSpec) -> None:
         """None: the default module, which is replaced at once."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put our module in the place of the new one."""
-        sys.modules[module.__name__] = import_module(_ours(module.__name__))
+        """Put our module in the place of the new one, and those that it has imported beside it.
+
+        Importing one of these later would set it as an attribute of this one, which may have a function of that name.
+        """
+        ours = import_module(_ours(module.__name__))
+        for name in [name for name in sys.modules if name.startswith(f"{ours.__name__}.")]:
+            sys.modules.setdefault(_THEIRS + name.removeprefix(_OURS), sys.modules[name])
+        sys.modules[module.__name__] = ours
 
 
 def _ours(name: str) -> str:

@@ -43,7 +43,7 @@ def samples_per_epoch(epoch_size: int | str | None) -> int | None:
         return None
     found = number_abbrev_to_int(epoch_size)
     if found < 0:
-        raise SettingError(subject="epoch_size", expected="at least 0", found=shown(epoch_size))
+        raise SettingError(subject="epoch_size", expected="a number above 0, or None", found=shown(epoch_size))
     return found
 
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from mx8shards.errors import FormatError
+from mx8shards.format.shard_bytes import read_table
 from mx8shards.shards.shard import Shard
 from mx8shards.streaming.payload_decoders import Decoder
 
@@ -41,10 +42,22 @@ class MdsRows:
         file = shard.file or shard.open_file()  # the reference keeps the descriptor open during the read
         whole = os.pread(file.descriptor, size, begin)
         try:
-            bounds = self._columns.bounds(whole, len(whole))
-            return {name: decode(whole[bounds[c] : bounds[c + 1]]) for name, decode, c in self._fields}
+            return self.decode(whole)
         except (FormatError, ValueError):
             return self._by_column(row)  # it raises the error that names the place
+
+    def sample_bytes(self, row: int) -> bytes:
+        """The bytes of a sample; IndexError if there is no such row."""
+        if not 0 <= row < self._shard.samples:
+            raise IndexError(f"sample {row} of {self._shard.samples} in this shard")
+        self._shard.check_size()
+        begin, end = read_table(self._shard.head(mapped=True), self._shard.samples)[row : row + 2].tolist()
+        return bytes(self._shard.view[begin:end])
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        """The sample with these bytes; FormatError if its columns do not fill them."""
+        bounds = self._columns.bounds(data, len(data))
+        return {name: decode(data[bounds[c] : bounds[c + 1]]) for name, decode, c in self._fields}
 
     def _by_column(self, row: int) -> dict[str, Any]:
         payloads = self._shard.payloads(row, range(len(self._fields)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,9 +12,22 @@ from mx8shards.format import compression as compressions
 from mx8shards.format.columns import Columns
 from mx8shards.format.encodings import get_encoding
 from mx8shards.format.sizes import parse_size_limit
+from mx8shards.shards.publication import Publication
 from mx8shards.streaming.compatible_errors import MissingValueError, UnknownEncodingError, WrongTypeError
 from mx8shards.streaming.writer_targets import DEFAULT_LIMIT, Target, checked_hashes, checked_options, target_of
 from mx8shards.writer import Writer
+
+
+class _ReplacingWriter(Writer):
+    """A Writer that empties its directory, if `exist_ok` says so, when all of its arguments are checked."""
+
+    def __init__(self, target: Target, **settings: Any) -> None:
+        self._target = target
+        super().__init__(target.out, **settings)
+
+    def _opened(self, open_publication: Callable[[], Publication]) -> Publication:
+        self._target.empty()
+        return super()._opened(open_publication)
 
 
 class MDSWriter:
@@ -30,8 +43,8 @@ class MDSWriter:
         hashes: The names of the hashes of each file, sorted; or one name.
         size_limit: The most bytes of a shard, as a number or as `"64mb"`; None: one shard for all samples.
         remote: The same as a pair `(out, remote)` as `out`.
-        kwargs: `exist_ok=True` removes what is in the local directory first. `progress_bar`, `max_workers` and `retry`
-            are accepted.
+        kwargs: `exist_ok=True` empties the local directory first, when all other arguments are checked. `progress_bar`,
+            `max_workers` and `retry` are accepted.
     """
 
     format = "mds"
@@ -60,8 +73,8 @@ class MDSWriter:
         self.size_limit = parse_size_limit(size_limit or None)
         self._encoder = Columns.of(columns, allow_pickle=True)
         self._target: Target = target_of(out, remote, keep_local=keep_local, exist_ok=bool(options.get("exist_ok")))
-        self._writer = Writer(
-            self._target.out,
+        self._writer = _ReplacingWriter(
+            self._target,
             columns=columns,
             compression=self.compression,
             hashes=self.hashes,
@@ -103,6 +116,15 @@ class MDSWriter:
             self._writer.write(sample)
         except SchemaError as error:
             raise _as_streaming(error) from error
+
+    def flush_shard(self) -> None:
+        """End the current shard, so that the next sample begins a new one."""
+        self._writer._end_shard()
+
+    @property
+    def new_samples(self) -> list[bytes]:
+        """The bytes of each sample of the current shard."""
+        return self._writer._new_samples
 
     def finish(self) -> None:
         """Publish what was written."""

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from mx8shards.errors import SettingError
-from mx8shards.streaming.world import get_world_size
+from mx8shards.streaming.world import get_rank, get_world_size
 
 
 def _is_ready() -> bool:
     return dist.is_available() and dist.is_initialized()
+
+
+def maybe_init_dist() -> bool:
+    """Initialize torch.distributed if there are several ranks, and it is not initialized. Whether this did it.
+
+    A StreamingDataset does not call it, as it needs no communication.
+    """
+    if get_world_size() == 1 or not dist.is_available() or dist.is_initialized():
+        return False
+    backend = "nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    dist.init_process_group(backend, rank=get_rank(), world_size=get_world_size())
+    return True
 
 
 def barrier() -> None:

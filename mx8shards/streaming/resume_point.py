@@ -72,6 +72,17 @@ class ResumePoint:
         found = Resumed(*numbers)
         return found._replace(initial_physical_nodes=None) if found.initial_physical_nodes == _NONE else found
 
+    def upcoming(self) -> tuple[int, Resumed | None]:
+        """The epoch of the next iteration, and the state that it resumes from, if it does."""
+        self._here()
+        epoch, _ = self._epochs.upcoming()
+        return epoch, self._resumed_in(epoch)
+
+    def _resumed_in(self, epoch: int) -> Resumed | None:
+        """The state that an iteration of this epoch resumes from: the last one loaded, if it is of this epoch."""
+        loaded = self.loaded()
+        return loaded if loaded is not None and loaded.epoch == epoch else None
+
     def start(self) -> tuple[int, Resumed | None]:
         """Begin an iteration in this process: its epoch, and the state that it resumes from, if it does.
 
@@ -84,8 +95,7 @@ class ResumePoint:
         else:
             key = key_of(worker.seed - worker.id, worker.num_workers)
             epoch, _ = self._epochs.start(1 + worker.id, key, first_process(worker.id))
-        loaded = self.loaded()
-        return epoch, loaded if loaded is not None and loaded.epoch == epoch else None
+        return epoch, self._resumed_in(epoch)
 
     def _here(self) -> None:
         """A forked process that is not a worker gets its own copy."""

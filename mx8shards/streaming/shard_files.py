@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mx8shards.errors import SettingError
+from mx8shards.streaming.mds_rows_of_shard import MdsRows
 from mx8shards.streaming.sample_array import Array
 
 Row = Callable[[int], dict[str, Any]]
@@ -87,6 +89,36 @@ class ShardReader(Array):
     def get_max_size(self) -> int:
         """The most bytes that it takes in a cache: its compressed and its raw files."""
         return self.get_raw_size() + (self.get_zip_size() or 0)
+
+    def get_persistent_size(self, keep_zip: bool) -> int:
+        """The bytes that it takes in a cache for long.
+
+        Args:
+            keep_zip: Whether compressed files are kept.
+        """
+        return self.get_max_size() if keep_zip else self.get_raw_size()
+
+    def get_sample_data(self, idx: int) -> bytes:
+        """The bytes of a sample of an MDS shard.
+
+        Args:
+            idx: Its row in the shard.
+        """
+        return self._mds().sample_bytes(idx)
+
+    def decode_sample(self, data: bytes) -> dict[str, Any]:
+        """The sample of an MDS shard that has these bytes.
+
+        Args:
+            data: The bytes.
+        """
+        return self._mds().decode(data)
+
+    def _mds(self) -> MdsRows:
+        rows = self._rows()
+        if not isinstance(rows, MdsRows):
+            raise SettingError(subject=f"{self}", expected="a shard of MDS", found="another format")
+        return rows
 
     def __repr__(self) -> str:
         return f"<shard {self.file_pairs[0][0].basename}: {self.samples} samples>"

@@ -35,6 +35,7 @@ class SplitTarget:
             places.append(absolute(found.remote))
         self._directories = places
         self._put: list[str] = []
+        found.empty()
         if local is not None and local.is_dir() and any(local.iterdir()):
             raise DatasetExistsError("Directory is not empty", subject=str(local))
         for directory in places:

@@ -53,6 +53,8 @@ class SplitWriter:
         self.keep_local = keep_local
         self.compression = compression or None
         compressions.check(self.compression)
+        if self.compression is not None:
+            compressions.require_package(self.compression)
         self.hashes = checked_hashes(hashes)
         self.size_limit = parse_size_limit(size_limit or None)
         self._target = SplitTarget(out, keep_local=keep_local, exist_ok=bool(options.get("exist_ok")))

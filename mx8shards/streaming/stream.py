@@ -22,6 +22,8 @@ DOWNLOAD_TIMEOUT_S = 60.0
 DOWNLOAD_RETRY = 2
 
 _INHERITED = ("download_retry", "download_timeout", "validate_hash", "keep_zip")
+# Methods of Streaming's class that are not called here, so that overriding them would change nothing.
+_NOT_CALLED = ("_download_file", "_prepare_shard_part", "prepare_shard", "get_shards", "set_up_local")
 
 
 class Stream:
@@ -83,10 +85,23 @@ class Stream:
         """
         if not (self.remote or self._local):
             raise SettingError(subject="stream", expected="`remote` and/or `local`", found="neither")
+        own = [name for name in _NOT_CALLED if hasattr(type(self), name)]
+        if own:
+            raise SettingError(
+                subject=type(self).__name__,
+                expected="no methods that mx8shards does not call",
+                found=", ".join(own),
+                hint="`_decompress_shard_part` is called; what fetches files itself can fill a directory for `local`",
+            )
         self.split = self.split or default.get("split") or ""
         for name in _INHERITED:
             if getattr(self, name) is None:
                 setattr(self, name, default.get(name))
+
+    def __getattr__(self, name: str) -> Any:
+        hint = ": a StreamingDataset has prepare_shard(shard_id), shards and evict_shard(shard_id)"
+        message = f"{type(self).__name__!r} object has no attribute {name!r}{hint if name in _NOT_CALLED else ''}"
+        raise AttributeError(message)
 
     @property
     def directory(self) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mx8shards.shards.snapshots import INDEX, Snapshot, current, current_bytes, 
 from mx8shards.streaming.compatible_errors import MissingIndexError
 from mx8shards.streaming.mds_samples import MdsSamples
 from mx8shards.streaming.own_decompression import OwnDecompression
-from mx8shards.streaming.shard_files import ShardReader
+from mx8shards.streaming.shard_files import Row, ShardReader
 from mx8shards.streaming.split_entries import has_other_formats
 from mx8shards.streaming.split_files import SplitFiles
 from mx8shards.streaming.split_samples import SplitSamples
@@ -65,6 +65,14 @@ def open_entries(root: Path, index: bytes) -> Samples:
     return MdsSamples(Shards.of((opened,)), str(root), "", allow_unsafe_types=False)
 
 
+def entry_rows(dirname: str, split: str | None, obj: Mapping[str, Any]) -> Callable[[], Row]:
+    """A function that opens the local shard with this entry in an index, and returns one from rows to samples."""
+    if obj.get("version") != 2:
+        raise SettingError(subject="shard", expected="version 2", found=shown(obj.get("version")))
+    samples = open_entries(Path(dirname) / (split or ""), json.dumps({"shards": [obj], "version": 2}).encode())
+    return lambda: samples.rows(0)
+
+
 def reader_from_json(dirname: str, split: str | None, obj: Mapping[str, Any]) -> ShardReader:
     """The reader of a local shard, from its entry in an index.
 
@@ -73,10 +81,7 @@ def reader_from_json(dirname: str, split: str | None, obj: Mapping[str, Any]) ->
         split: The split, a sub-directory; None or "" for none.
         obj: The entry, as JSON.
     """
-    if obj.get("version") != 2:
-        raise SettingError(subject="shard", expected="version 2", found=shown(obj.get("version")))
-    samples = open_entries(Path(dirname) / (split or ""), json.dumps({"shards": [obj], "version": 2}).encode())
-    return ShardReader(dirname, split, obj, lambda: samples.rows(0))
+    return ShardReader(dirname, split, obj, entry_rows(dirname, split, obj))
 
 
 def is_complete(root: Path) -> bool:

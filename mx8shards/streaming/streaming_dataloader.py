@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -32,21 +31,9 @@ class StreamingDataLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch promises its own class
         """The batches of the next epoch."""
         self.num_samples_yielded = 0
-        plan_next = self._plan_for_workers()
-        batches = super().__iter__()  # it forks the workers
-        if plan_next is not None:
-            plan_next()
-        for batch in batches:
+        for batch in super().__iter__():
             self.num_samples_yielded += self._get_batch_size(batch)
             yield batch
-
-    def _plan_for_workers(self) -> Callable[[], None] | None:
-        """Make the epoch's plan once for all workers, if these are about to be forked."""
-        context = self.multiprocessing_context or multiprocessing
-        forks = self.num_workers and self._iterator is None and context.get_start_method() == "fork"
-        if not forks or not isinstance(self.dataset, StreamingDataset):
-            return None
-        return self.dataset._plan_for_workers(self.num_workers, self.batch_size or 1)
 
     def state_dict(self) -> dict[str, Any] | None:
         """The state after the last batch; None for another dataset than a StreamingDataset."""

@@ -31,6 +31,7 @@ from mx8shards.streaming.iteration_settings import (
 from mx8shards.streaming.loader_batch import batch_size_of_dataloader
 from mx8shards.streaming.native_loader import loader_batch_size, native_loader
 from mx8shards.streaming.plan_ahead import PlanAhead
+from mx8shards.streaming.plan_before_fork import share_plans
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
 from mx8shards.streaming.stream import Stream
 from mx8shards.streaming.stream_opening import open_stream
@@ -282,12 +283,9 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
 
     def _upcoming(self) -> tuple[int, int]:
         """Epoch and sample at which the next iteration begins."""
-        loaded, epoch = self._resume_point.loaded(), self.next_epoch
-        if loaded is None or loaded.epoch < epoch:
-            self._resume(None)
-            return epoch, 0
-        self._resume(loaded)
-        return loaded.epoch, loaded.sample_in_epoch
+        epoch, resumed = self._resume_point.upcoming()
+        self._resume(resumed)
+        return epoch, resumed.sample_in_epoch if resumed else 0
 
     def _resume(self, resumed: Resumed | None) -> None:
         """Take over the settings of a loaded state, and set those that follow from others."""
@@ -321,6 +319,8 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
             settings=settings,
         )
 
+
+share_plans(StreamingDataset, StreamingDataset._plan_for_workers)
 
 _OF_STREAMS = ("split", "download_retry", "download_timeout", "validate_hash", "keep_zip")
 _OF_ORDER = (

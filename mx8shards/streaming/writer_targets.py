@@ -12,6 +12,8 @@ from mx8shards.disk import publish
 from mx8shards.errors import SettingError, shown
 from mx8shards.format.hashing import HASHES
 from mx8shards.shards.links import absolute, is_url
+from mx8shards.shards.snapshots import INDEX
+from mx8shards.streaming.stored_files import store_of
 
 DEFAULT_LIMIT = 1 << 26  # bytes of a shard
 _OPTIONS = ("progress_bar", "max_workers", "retry", "exist_ok")
@@ -27,6 +29,7 @@ class Target:
         remote: The URL, or the directory that stands for a remote one.
         copy_to: The directory that gets a copy at the end: the local one, if `remote` is a directory and it is kept.
         remove: The local directory that is removed at the end.
+        replaced: The local directory that is emptied before anything is written.
     """
 
     out: Any
@@ -34,11 +37,24 @@ class Target:
     remote: str | None
     copy_to: Path | None = None
     remove: Path | None = None
+    replaced: Path | None = None
 
     @property
     def is_pair(self) -> bool:
         """Whether both a directory and a URL are written."""
         return isinstance(self.out, tuple)
+
+    def empty(self) -> None:
+        """Empty the local directory, if it is to be replaced. RemoteError if the URL does not answer."""
+        if self.replaced is None or not self.replaced.exists():
+            return
+        if self.remote is not None and is_url(self.remote):
+            store = store_of(self.remote)
+            try:
+                store.head(INDEX)
+            finally:
+                store.close()
+        _empty(self.replaced)
 
     def finish(self) -> None:
         """Copy or remove the local files, after the dataset was published."""
@@ -50,20 +66,19 @@ class Target:
 
 
 def target_of(out: Any, remote: str | None, *, keep_local: bool, exist_ok: bool) -> Target:
-    """The target of a writer's `out` and `remote`. With `exist_ok`, the local directory is emptied now."""
+    """The target of a writer's `out` and `remote`. With `exist_ok`, `empty` empties the local directory."""
     local, remote = _local_and_remote(out, remote)
     directory = None if local is None else absolute(os.fsdecode(local))
-    if exist_ok and directory is not None and directory.exists():
-        _empty(directory)
+    replaced = directory if exist_ok else None
     if remote is None:
-        return Target(directory, local, None)
+        return Target(directory, local, None, replaced=replaced)
     if is_url(remote):
-        if directory is None or not keep_local:
-            return Target(remote, local, remote)
-        return Target((directory, remote), local, remote)
-    if directory is not None and directory.is_dir() and any(directory.iterdir()):
+        place: Any = remote if directory is None or not keep_local else (directory, remote)
+        return Target(place, local, remote, replaced=replaced)
+    if directory is not None and not exist_ok and directory.is_dir() and any(directory.iterdir()):
         raise FileExistsError(f"Directory is not empty: {directory}")
-    return Target(absolute(remote), local, remote, copy_to=directory if keep_local else None)
+    copy_to = directory if keep_local else None
+    return Target(absolute(remote), local, remote, copy_to=copy_to, replaced=replaced)
 
 
 def _empty(directory: Path) -> None:

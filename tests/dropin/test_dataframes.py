@@ -1,6 +1,7 @@
 """Do Spark and pandas data frames and Arrow tables become MDS datasets?
 
-None of the three packages is installed for the tests. These stand-ins have the methods that are used.
+None of the three packages is installed for the tests, as they take 600 MB. These stand-ins have the methods that are
+used. `test_real_dataframes` needs the packages.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class ArrowTable:
     def __init__(self, values: dict[str, list[Any]], types: list[Any]) -> None:
         self._values = values
         self.column_names = list(values)
-        self.schema = SimpleNamespace(types=types)
+        self.schema = SimpleNamespace(names=list(values), types=types)
 
     def __len__(self) -> int:
         return len(next(iter(self._values.values())))
@@ -176,6 +177,12 @@ def test_a_pandas_frame_is_one_partition(tmp_path: Path) -> None:
     arrays = [np.array(values, np.int32) for values in COLUMNS["tokens"]]
     dataframe_to_mds(PandasFrame({**COLUMNS, "tokens": arrays}), mds_kwargs={"out": str(tmp_path / "out")})
     check(LocalDataset(str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize("values", [[[1], [0.5]], [[1], [None]]], ids=str)
+def test_lists_that_do_not_fit_the_first_one_are_an_error(values: list[Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="column 'x': expected values that fit ndarray:int64"):
+        dataframe_to_mds(PandasFrame({"x": values}), mds_kwargs={"out": str(tmp_path / "out")})
 
 
 def test_an_arrow_table_is_one_partition(tmp_path: Path) -> None:

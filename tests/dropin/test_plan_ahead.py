@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
-from mx8shards.streaming import StreamingDataLoader, StreamingDataset, plan_ahead, streaming_dataset
+from mx8shards.order.mosaicml.epoch_plan import plan_epoch
+from mx8shards.order.mosaicml.epoch_settings import EpochSettings
+from mx8shards.order.mosaicml.stream_weights import StreamWeight, resolve_streams
+from mx8shards.streaming import StreamingDataLoader, StreamingDataset, plan_ahead, plan_before_fork, streaming_dataset
+from mx8shards.streaming.worker_samples import worker_runs
+from mx8shards.streaming.world import World
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -53,16 +63,54 @@ def test_an_error_is_raised_when_its_epoch_begins(numbers: Path, small_ones: Non
         epochs(dataset, 1)
 
 
-def test_forked_workers_share_the_order_of_their_rank(numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = epochs(make(numbers), 3, num_workers=2, multiprocessing_context="spawn")
-    process, plan_epoch = os.getpid(), streaming_dataset.plan_epoch
+@pytest.mark.parametrize("kind", [StreamingDataLoader, DataLoader])
+def test_forked_workers_share_the_order_of_their_rank(
+    kind: type, numbers: Path, small_ones: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(plan_before_fork, "_plans", {})
+        expected = epochs(make(numbers), 3, num_workers=2, multiprocessing_context="fork")
+    process, plan_epoch, planned = os.getpid(), streaming_dataset.plan_epoch, []
 
     def planned_in_this_process_only(*arguments: Any, **settings: Any) -> Any:
         assert os.getpid() == process
+        planned.append(arguments[2])
         return plan_epoch(*arguments, **settings)
 
     monkeypatch.setattr(streaming_dataset, "plan_epoch", planned_in_this_process_only)
-    assert epochs(make(numbers), 3, num_workers=2, multiprocessing_context="fork") == expected
+    loader = kind(make(numbers), batch_size=8, num_workers=2, multiprocessing_context="fork")
+    assert [[i for batch in loader for i in batch["id"].tolist()] for _ in range(3)] == expected
+    wait_until(lambda: len(planned) == 4)
+    assert planned == [0, 1, 2, 3]  # each once, and the next one ahead
+
+
+def test_the_settings_of_a_forked_epoch_that_cannot_be_planned_are_an_error_of_its_workers(numbers: Path) -> None:
+    dataset = make(numbers)
+    dataset.shuffle_algo = "none"
+    with pytest.raises(ValueError, match="shuffle_algo"):
+        list(DataLoader(dataset, batch_size=8, num_workers=2, multiprocessing_context="fork"))
+
+
+def read_and_wait(loader: DataLoader[Any]) -> None:
+    for _ in loader:
+        pass
+    time.sleep(60)  # the interrupt may come after a short epoch
+
+
+def test_ctrl_c_while_a_plan_is_made_before_a_fork_ends_the_iteration(
+    numbers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, plan_epoch = os.getpid(), streaming_dataset.plan_epoch
+
+    def interrupted(*arguments: Any, **settings: Any) -> Any:
+        if os.getpid() == process:
+            raise KeyboardInterrupt
+        return plan_epoch(*arguments, **settings)
+
+    loader = DataLoader(make(numbers), batch_size=8, num_workers=1, multiprocessing_context="fork")
+    monkeypatch.setattr(streaming_dataset, "plan_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_and_wait(loader)
 
 
 @pytest.mark.parametrize("persistent", [False, True])
@@ -75,3 +123,21 @@ def test_forked_workers_resume_where_a_state_says(persistent: bool, numbers: Pat
     loader.load_state_dict({**dataset.state_dict(0, True), "epoch": 2, "sample_in_epoch": 32})
     found = [[i for batch in loader for i in batch["id"].tolist()] for _ in range(2)]
     assert found == [whole[2][32:], whole[3]]
+
+
+def test_reading_an_order_without_shuffling_takes_no_memory_for_it() -> None:
+    count = 10**9
+    shares = resolve_streams([StreamWeight()], np.array([count]), None, 0)
+    settings = EpochSettings(
+        samples_per_shard=np.array([count]),
+        shards_per_stream=np.array([1]),
+        shares=shares,
+        batch_size=1,
+        num_canonical_nodes=1,
+    )
+    plan = plan_epoch(settings, World(1, 1, 1, 0).counts, 0)
+    tracemalloc.start()
+    first = next(worker_runs(plan, World(1, 1, 1, 0)))
+    assert first.tolist() == list(range(len(first)))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mx8shards import streaming as ours
+from mx8shards.errors import MissingPackageError, RemoteError
+from mx8shards.streaming import writer_targets
 from mx8shards.streaming.base.util import merge_index
 from tests.conformance.streaming_peer import clock_at_zero, files
 from tests.dropin.conftest import COLUMNS, sample, write
@@ -177,6 +181,47 @@ def test_a_directory_with_files_is_emptied_only_with_exist_ok(tmp_path: Path) ->
     assert len(ours.LocalDataset(str(root))) == 3  # a mistake loses nothing
     write(root, 10, 13, exist_ok=True)
     assert [each["id"] for each in ours.LocalDataset(str(root))] == [10, 11, 12]
+
+
+def names_below(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+@pytest.mark.parametrize("kind", ["MDSWriter", "JSONWriter"])
+def test_exist_ok_removes_nothing_if_a_package_is_missing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path, 0, 3)
+    before = names_below(root)
+    monkeypatch.setitem(sys.modules, "snappy", None)
+    with pytest.raises(MissingPackageError):
+        getattr(ours, kind)(out=str(root), columns={"x": "int"}, exist_ok=True, compression="snappy")
+    assert names_below(root) == before
+
+
+@pytest.mark.parametrize("kind", ["MDSWriter", "JSONWriter"])
+def test_exist_ok_removes_nothing_if_the_url_does_not_answer(
+    kind: str, tmp_path: Path, s3_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path, 0, 3)
+    before = names_below(root)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(writer_targets, "store_of", partial(writer_targets.store_of, deadline_s=0.5))
+    out = (str(root), "s3://none/data")
+    with pytest.raises(RemoteError):
+        getattr(ours, kind)(out=out, columns={"x": "int"}, exist_ok=True, keep_local=True)
+    assert names_below(root) == before
+
+
+def test_exist_ok_replaces_the_local_part_of_a_pair(tmp_path: Path, bucket: str) -> None:
+    out = (str(write(tmp_path / "data", 0, 3)), f"{bucket}/pair")
+    with ours.MDSWriter(out=out, columns=COLUMNS, exist_ok=True, keep_local=True) as writer:
+        writer.write(sample(7))
+    for dataset in (
+        ours.LocalDataset(out[0]),
+        ours.StreamingDataset(remote=out[1], local=str(tmp_path / "copy"), batch_size=1),
+    ):
+        assert [each["id"] for each in dataset] == [7]
 
 
 def test_nothing_is_published_if_the_block_raises(tmp_path: Path) -> None:

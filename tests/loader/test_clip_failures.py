@@ -201,7 +201,7 @@ def test_views_that_have_no_clips_are_refused(tmp_path: Path) -> None:
         view = dataset.clips("video", frames=2)
         with pytest.raises(mx8.SettingError, match="got a view of clips"):
             view.clips("video", frames=2)
-        mixed = mix([dataset, dataset], weights=[1, 1], length=3)
+        mixed = mix([dataset, dataset], weights=[1, 1], length=3, on_exhausted="cycle")
         with pytest.raises(mx8.SettingError, match="got a mix"):
             mixed.clips("video", frames=2)
 

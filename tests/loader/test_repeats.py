@@ -163,7 +163,7 @@ def test_joined_selections_keep_their_occurrences(dataset: mx8.Dataset) -> None:
 
 
 def test_repeats_in_a_mix_get_different_crops(dataset: mx8.Dataset) -> None:
-    view = mix([dataset.select([0, 1]), dataset], weights=[5, 4], length=9)
+    view = mix([dataset.select([0, 1]), dataset], weights=[5, 4], length=9, on_exhausted="cycle")
     with loader_of(view, shuffle=True) as loader:
         found = crops(loader)
     first = [key for key in found if key[0] < COUNT]

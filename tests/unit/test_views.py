@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.joining import mix, parts_of
+from mx8shards.joining import ON_EXHAUSTED, mix, parts_of
+from mx8shards.joining import _counts as counts_of
+from mx8shards.joining import _default_length as default_length
 from mx8shards.views import Join, Mix, Select, View, Whole, checked_positions
 
 POSITIONS = st.lists(st.integers(-20, 19), max_size=12)
@@ -440,17 +442,20 @@ def test_a_mix_refuses_incompatible_parts(sizes: list[int], counts: list[int]) -
 
 def test_datasets_are_mixed_by_weights(root: Path, tmp_path: Path) -> None:
     small = write(tmp_path / "small", range(100, 104))
-    view = mix([mx8.Dataset(root), small], weights=[3, 1], length=40)
+    view = mix([mx8.Dataset(root), small], weights=[3, 1], length=40, on_exhausted="cycle")
     assert len(view) == 40
     assert sorted(ids(view)[:30]) == list(range(30))
     assert sorted(ids(view)[30:]) == sorted([*range(100, 104)] * 2 + [100 + i for i in third_occurrences(view)])
-    again, other = (mix([mx8.Dataset(root), small], weights=weights, length=40) for weights in ([3, 1], [1, 1]))
+    again, other = (
+        mix([mx8.Dataset(root), small], weights=weights, length=40, on_exhausted="cycle")
+        for weights in ([3, 1], [1, 1])
+    )
     assert view.view.digest == again.view.digest != other.view.digest
     with pytest.raises(
         mx8.SettingError, match=r"^where: expected a view that has the same samples .* before mixing them"
     ):
         view.where("id", 3)
-    whole = mix([mx8.Dataset(root), small], weights=[60, 8], length=68)
+    whole = mix([mx8.Dataset(root), small], weights=[60, 8], length=68, on_exhausted="cycle")
     assert ids(whole.where("id", 101)) == [101, 101]
     assert ids(whole.select([0, 30, 59, 67])) == [0, 0, 29, 103]
 
@@ -474,6 +479,46 @@ def test_a_length_is_divided_in_proportion_to_the_weights(length: int, weights: 
 def test_mix_refuses_invalid_weights_and_lengths(weights: Any, length: Any, root: Path) -> None:
     with pytest.raises(mx8.SettingError, match=r"^(weights|length): expected"):
         mix([mx8.Dataset(root), mx8.Dataset(root)], weights=weights, length=length)
+
+
+def test_a_mix_ends_where_its_first_dataset_has_no_more_samples(root: Path, tmp_path: Path) -> None:
+    datasets = [mx8.Dataset(root), write(tmp_path / "small", range(100, 104))]
+    found = ids(mx8.mix(datasets, weights=[0.75, 0.25]))
+    assert len(found) == len(set(found)) == 16
+    assert sorted(found)[12:] == [100, 101, 102, 103]
+    told = r"^length: expected at most 16.*got 20, for which datasets\[1\] needs 5 samples, and has 4 .*cycle"
+    with pytest.raises(mx8.SettingError, match=told):
+        mx8.mix(datasets, weights=[0.75, 0.25], length=20)
+    with pytest.raises(mx8.SettingError, match=r"^on_exhausted: expected"):
+        mx8.mix(datasets, weights=[0.75, 0.25], on_exhausted="stop")  # type: ignore[arg-type]
+
+
+def test_exhausted_datasets_of_a_mix_repeat_or_leave_their_part_to_others(root: Path, tmp_path: Path) -> None:
+    datasets = [
+        mx8.Dataset(root),
+        write(tmp_path / "small", range(100, 104)),
+        write(tmp_path / "more", range(200, 210)),
+    ]
+    cycled = ids(mx8.mix(datasets, weights=[2, 1, 1], on_exhausted="cycle"))
+    whole = len(datasets[0])
+    assert len(cycled) == 2 * whole
+    assert sorted(cycled)[:whole] == list(range(whole))
+    allowed = mx8.mix(datasets, weights=[2, 1, 1], on_exhausted="allow", length=20)
+    assert [sum(low <= i < low + 100 for i in ids(allowed)) for low in (0, 100, 200)] == [11, 4, 5]
+    every = ids(mx8.mix(datasets, weights=[2, 1, 1], on_exhausted="allow"))
+    assert sorted(every) == [*range(whole), *range(100, 104), *range(200, 210)]
+    with pytest.raises(mx8.SettingError, match=r"^length: expected at most \d+, all samples"):
+        mx8.mix(datasets, weights=[2, 1, 1], on_exhausted="allow", length=len(every) + 1)
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.floats(1e-2, 1e2)), min_size=1, max_size=5))
+def test_lengths_of_mixes_leave_no_dataset_short_or_unread(parts: list[tuple[int, float]]) -> None:
+    sizes, weights = zip(*parts, strict=True)
+    counts = {how: counts_of(default_length(sizes, weights, how), sizes, weights, how) for how in ON_EXHAUSTED}
+    assert all(count <= size for count, size in zip(counts["error"], sizes, strict=True))
+    assert any(count + 1 >= size for count, size in zip(counts["error"], sizes, strict=True))
+    assert all(count >= size for count, size in zip(counts["cycle"], sizes, strict=True))
+    assert tuple(counts["allow"]) == sizes
 
 
 def test_mix_refuses_empty_datasets(root: Path) -> None:

@@ -80,15 +80,18 @@ class EpochDivision:
             mine = streams == stream
             yield self._rows(stream, there[mine], within[mine])
 
-    def positions(self, node: int, rank: int, batches: Ids) -> Ids:
+    def positions(self, node: int, rank: int, batches: range) -> Ids:
         """The positions [batches, batch_size] of these batches of a rank."""
-        first = batches * self.global_batch + (node * self.world.ranks_per_node + rank) * self.batch_size
+        first = (
+            np.arange(batches.start, batches.stop, batches.step) * self.global_batch
+            + (node * self.world.ranks_per_node + rank) * self.batch_size
+        )
         return first[:, None] + np.arange(self.batch_size)
 
-    def batches_of(self, worker: int | None) -> Ids:
+    def batches_of(self, worker: int | None) -> range:
         """Those batches of a rank that this worker reads, or all of them."""
         first, step = (0, 1) if worker is None else (worker, self.world.workers_per_rank)
-        return np.arange(first, self.batches, step)
+        return range(first, self.batches, step)
 
     def rows_of(self, node: int, rank: int, worker: int | None) -> list[AnyIds]:
         """For each partition, the rows that a rank reads, or one worker of it, in ascending order."""

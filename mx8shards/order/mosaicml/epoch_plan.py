@@ -68,7 +68,7 @@ class EpochPlan:
             start: The first batch.
             stop: The batch after the last one, at most `batches`.
         """
-        return self._ids(node, rank, np.arange(start, stop))
+        return self._ids(node, rank, range(start, stop))
 
     def worker_ids(self, node: int, rank: int, worker: int) -> Ids:
         """The ids int64[batches per worker, batch_size] that one worker reads.
@@ -80,7 +80,7 @@ class EpochPlan:
         """
         return self._ids(node, rank, self.division.batches_of(worker))
 
-    def _ids(self, node: int, rank: int, batches: Ids) -> Ids:
+    def _ids(self, node: int, rank: int, batches: range) -> Ids:
         ids = np.empty((len(batches), self.batch_size), np.int64)
         run = max(RUN // self.batch_size, 1)
         for start in range(0, len(batches), run):

@@ -18,7 +18,7 @@ from mx8shards.order.permutation import Ids
 
 Places = npt.NDArray[np.float64]
 
-_LEAST_WINDOW = 1 << 18
+_LEAST_WINDOW = 1 << 18  # rows that are added before the next ones are sorted; more take more memory
 _KEY_BITS = 63
 
 
@@ -37,7 +37,7 @@ def expanded(queue: IdQueue, sizes: Ids, block_size: int, rng: np.random.Generat
         raise SettingError(subject="num_canonical_nodes", expected=expected, found="a canonical node without samples")
     reach = int(1.25 * block_size) / 2  # no row moves further
     places, waiting, read = np.empty(0), queue.take(0), 0
-    for found in _windows(length, sizes, block_size, rng, max(int(reach), _LEAST_WINDOW)):
+    for found in _windows(length, sizes, block_size, rng, max(int(reach) // 4, _LEAST_WINDOW)):
         places = np.concatenate([places, found])
         waiting = np.concatenate([waiting, queue.take(len(found))])
         read += len(found)

@@ -61,6 +61,12 @@ class Rows:
         return ids
 
 
+def whole_rows(sizes: Ids) -> Rows:
+    """The rows of an epoch that reads each sample of shards of these sizes once."""
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    return Rows(starts, starts[:-1], np.full(len(sizes), _WHOLE), np.empty(0, np.int64), int(starts[-1]))
+
+
 def resampled(settings: EpochSettings, epoch: int, streams: range) -> Rows:
     """The rows of these streams in an epoch. One generator draws the samples of all of them."""
     shard_ends = np.cumsum(settings.shards_per_stream)

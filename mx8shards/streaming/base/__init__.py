@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 _NAMES = (
@@ -12,9 +13,12 @@ _NAMES = (
 
 
 def __getattr__(name: str) -> Any:
+    """One of the classes, or a module, which Streaming imports with the package."""
     if name in _NAMES:
         return getattr(import_module("mx8shards.streaming"), name)
-    raise AttributeError(f"module 'mx8shards.streaming.base' has no attribute {name!r}")
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from mx8shards.streaming.process_groups import (
-    all_gather,
-    all_gather_object,
-    barrier,
-    broadcast,
-)
-from mx8shards.streaming.world import (
-    get_local_rank,
-    get_local_world_size,
-    get_rank,
-    get_world_size,
-)
+from mx8shards.streaming.process_groups import all_gather, all_gather_object, barrier, broadcast, maybe_init_dist
+from mx8shards.streaming.world import get_local_rank, get_local_world_size, get_rank, get_world_size
 
 __all__ = [
     "all_gather",
@@ -24,4 +14,5 @@ __all__ = [
     "get_local_world_size",
     "get_rank",
     "get_world_size",
+    "maybe_init_dist",
 ]

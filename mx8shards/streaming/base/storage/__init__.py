@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from mx8shards.streaming.stored_files import download_file
+from mx8shards.streaming.base.storage.download import CloudDownloader, download_file
+from mx8shards.streaming.base.storage.upload import CloudUploader
 
 __all__ = [
+    "CloudDownloader",
+    "CloudUploader",
     "download_file",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from mx8shards.streaming.split_writers import JSONWriter
+from mx8shards.streaming.base.format.json.reader import JSONReader
+from mx8shards.streaming.base.format.json.writer import JSONWriter
 
 __all__ = [
+    "JSONReader",
     "JSONWriter",
 ]

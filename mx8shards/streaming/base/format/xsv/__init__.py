@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from mx8shards.streaming.split_writers import (
-    CSVWriter,
-    TSVWriter,
-    XSVWriter,
-)
+from mx8shards.streaming.base.format.xsv.reader import CSVReader, TSVReader, XSVReader
+from mx8shards.streaming.base.format.xsv.writer import CSVWriter, TSVWriter, XSVWriter
 
 __all__ = [
+    "CSVReader",
     "CSVWriter",
+    "TSVReader",
     "TSVWriter",
+    "XSVReader",
     "XSVWriter",
 ]

@@ -9,7 +9,7 @@ from mx8shards.errors import FormatError, shown
 from mx8shards.format.basename import RULE, is_basename
 from mx8shards.streaming.stored_files import download_file
 from mx8shards.streaming.streaming_dataset import StreamingDataset
-from mx8shards.streaming.vision import OLD_DEFAULTS
+from mx8shards.streaming.vision_datasets import OLD_DEFAULTS
 
 __all__ = ["StreamingInsideWebVid", "StreamingOutsideDTWebVid", "StreamingOutsideGIWebVid"]
 

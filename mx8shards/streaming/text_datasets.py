@@ -8,7 +8,7 @@ import numpy as np
 
 from mx8shards.errors import one_of, require
 from mx8shards.streaming.streaming_dataset import StreamingDataset
-from mx8shards.streaming.vision import OLD_DEFAULTS
+from mx8shards.streaming.vision_datasets import OLD_DEFAULTS
 
 __all__ = ["StreamingC4", "StreamingEnWiki", "StreamingPile"]
 
