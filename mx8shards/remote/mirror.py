@@ -8,17 +8,17 @@ every file in it can be fetched again.
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mx8shards.disk.files import read_bounded
 from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, SettingError
 from mx8shards.format.index import MAX_INDEX_BYTES, parse_index
 from mx8shards.remote import fetching, readers
 from mx8shards.remote.eviction import require_room_for_one
+from mx8shards.remote.mirror_facts import UNKNOWN, mirrored_url, note_source, note_url, source_of
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
 from mx8shards.remote.remote_snapshots import kept_key, no_dataset
 from mx8shards.remote.stamps import Stamps, stamp_of
@@ -28,7 +28,6 @@ from mx8shards.shards.local_files import best_hash
 from mx8shards.shards.open_shard import ProvidedSnapshot, Verify
 from mx8shards.shards.snapshots import (
     INDEX,
-    MIRROR,
     STATE,
     current_bytes,
     kept,
@@ -38,8 +37,8 @@ from mx8shards.shards.snapshots import (
     snapshot_id,
 )
 
-_FORMAT = 1
-_MOST_BYTES = 1 << 16
+_logger = logging.getLogger("mx8shards")
+
 _READS = 5  # of an index, until two are equal
 _INDEX_CLAIM = "index"  # a directory of this name cannot be a shard's, as shards have an extension
 
@@ -78,21 +77,6 @@ def default_directory(url: str) -> Path:
     else:
         base = absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mx8shards"
     return base / hashlib.sha256(url.encode()).hexdigest()[:32]
-
-
-def mirrored_url(root: Path) -> str | None:
-    """The URL whose mirror this directory is; None if it is no mirror."""
-    path = root / STATE / MIRROR
-    try:
-        found = json.loads(read_bounded(path, _MOST_BYTES, follow=False))
-        version, url = found["format"], found["url"]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, TypeError, KeyError):
-        raise FormatError("this file is damaged", subject=str(path), hint="remove the mirror's directory") from None
-    if version != _FORMAT or not isinstance(url, str):
-        raise FormatError(subject=str(path), expected=f"format {_FORMAT}", found=repr(version)[:80])
-    return url
 
 
 class _Lazily:
@@ -165,7 +149,7 @@ def adopt(root: Path, url: str, deadline_s: float) -> None:
 def _require_mirror(root: Path, url: str) -> None:
     """SettingError if the directory is the mirror of another URL, or a dataset of its own."""
     found = mirrored_url(root)
-    if found == url:
+    if found in (url, UNKNOWN):
         return
     if found is not None:
         raise SettingError(subject="local", expected=f"a directory for {url}", found=f"{root}, a mirror of {found}")
@@ -188,6 +172,8 @@ def _resolve(root: Path, link: RemoteLink, store: _Lazily, deadline_s: float) ->
             return found
     with _index_claimed(root, link.url, deadline_s) as claim:
         _require_mirror(root, link.url)  # another job may have made it one of another URL meanwhile
+        if mirrored_url(root) == UNKNOWN:
+            _mend(link.url, store, claim)
         found = None if link.refresh else _known(root, link)
         return found or _fetch_index(link, store, claim)
 
@@ -217,9 +203,16 @@ def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str
         error.subject = f"{link.url}/{INDEX}"
         raise
     if found.source and (sealed or not kept_path(claim.root, name).exists()):
-        fetching.place_bytes(found.source.encode(), _source_path(name), claim)
+        note_source(found.source, name, claim)
     _keep(claim, link, name, found.data)
     return name
+
+
+def _mend(url: str, store: _Lazily, claim: fetching.Claim) -> None:
+    """Write a damaged mirror.json again. index.json may be of another URL: so it becomes that of the store."""
+    _logger.warning("%s: mirror.json was damaged: the current snapshot of %s is opened", claim.root, url)
+    _fetch_index(RemoteLink(url), store, claim)
+    note_url(url, claim)
 
 
 def _read_kept(store: _Lazily, snapshot: str) -> tuple[Fetched | None, RemoteError | None]:
@@ -283,29 +276,10 @@ def _other(link: RemoteLink, name: str, denied: RemoteError | None) -> Exception
     )
 
 
-def _source_path(name: str) -> str:
-    return f"{STATE}/sources/{name.removeprefix('sha256:')}"
-
-
-def source_of(root: Path, url: str, name: str) -> str:
-    """The URL that the files of a snapshot come from: on the Hub, that of the commit in which its index stood.
-
-    Shards without hashes stay those of the first commit: nothing else would show that they changed.
-    """
-    path = root / _source_path(name)
-    try:
-        return read_bounded(path, _MOST_BYTES, follow=False).decode()
-    except FileNotFoundError:
-        return url
-    except UnicodeDecodeError:
-        raise FormatError("this file is damaged", subject=str(path), hint="remove the mirror's directory") from None
-
-
 def _keep(claim: fetching.Claim, link: RemoteLink, name: str, data: bytes) -> None:
     """Store an index under its id and, unless the link is pinned, as the current one."""
     if mirrored_url(claim.root) is None:
-        about = json.dumps({"format": _FORMAT, "url": link.url})
-        fetching.place_bytes(about.encode(), f"{STATE}/{MIRROR}", claim)
+        note_url(link.url, claim)
     if not kept_path(claim.root, name).exists():
         fetching.place_bytes(data, kept_key(name), claim)
     if link.snapshot is None and current_bytes(claim.root) != data:

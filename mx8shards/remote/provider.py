@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-from mx8shards.disk.files import read_bounded
+from mx8shards.disk.files import read_json
 from mx8shards.disk.map import Bytes
 from mx8shards.errors import FormatError, IntegrityError, RemoteError, ShardsError
 from mx8shards.format.entries import Entry, FileInfo
@@ -384,11 +384,12 @@ class RemoteFiles:
         It counts if this job would have given up too: the same endpoint did not answer for as long as its deadline.
         """
         least_s = _ABOUT * self.settings.deadline_s
-        with suppress(OSError, ShardsError, ValueError, TypeError, KeyError):
-            found = json.loads(read_bounded(self._root / STATE / _OUTAGE, _MOST_OUTAGE_BYTES, follow=False))
+        path, fields = self._root / STATE / _OUTAGE, {"at": float, "lasted_s": float, "address": str, "message": str}
+        with suppress(OSError, ShardsError):
+            found = read_json(path, _MOST_OUTAGE_BYTES, **fields)
             is_long = begun <= found["at"] <= time.time() and found["lasted_s"] >= least_s
             if is_long and found["address"] == self._store.address:
-                return RemoteError(str(found["message"]), subject=self.settings.url, hint="seen by another process")
+                return RemoteError(found["message"], subject=self.settings.url, hint="seen by another process")
         return None
 
 
