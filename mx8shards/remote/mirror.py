@@ -23,7 +23,7 @@ from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
 from mx8shards.remote.remote_snapshots import kept_key, no_dataset
 from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Fetched, Store
-from mx8shards.shards.links import Link, RemoteLink, absolute, is_whole_id
+from mx8shards.shards.links import Link, RemoteLink, absolute, directory, is_whole_id
 from mx8shards.shards.local_files import best_hash
 from mx8shards.shards.open_shard import ProvidedSnapshot, Verify
 from mx8shards.shards.snapshots import (
@@ -54,7 +54,7 @@ def open_mirror(
     cache_dir: Path | None = None,
 ) -> ProvidedSnapshot:
     """Open a remote dataset through its mirror. The store is asked only for what the mirror does not know."""
-    root = default_directory(link.url) if local is None else absolute(os.fsdecode(local))
+    root = default_directory(link.url) if local is None else directory("local", local)
     store = _Lazily(link.url, deadline_s)
     _require_mirror(root, link.url)
     fetching.sweep(root)
@@ -73,7 +73,7 @@ def default_directory(url: str) -> Path:
     """The mirror of a URL below $MX8SHARDS_CACHE or, without that, below $XDG_CACHE_HOME/mx8shards."""
     given = os.environ.get("MX8SHARDS_CACHE")
     if given:
-        base = absolute(given)
+        base = directory("MX8SHARDS_CACHE", given)
     else:
         base = absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mx8shards"
     return base / hashlib.sha256(url.encode()).hexdigest()[:32]

@@ -11,6 +11,7 @@ from typing import Any
 from mx8shards.disk import publish
 from mx8shards.errors import SettingError, shown
 from mx8shards.format.hashing import HASHES
+from mx8shards.shards import links
 from mx8shards.shards.links import absolute, is_url
 
 DEFAULT_LIMIT = 1 << 26  # bytes of a shard
@@ -52,7 +53,7 @@ class Target:
 def target_of(out: Any, remote: str | None, *, keep_local: bool, exist_ok: bool) -> Target:
     """The target of a writer's `out` and `remote`. With `exist_ok`, the local directory is emptied now."""
     local, remote = _local_and_remote(out, remote)
-    directory = None if local is None else absolute(os.fsdecode(local))
+    directory = None if local is None else links.directory("out", local)
     if exist_ok and directory is not None and directory.exists():
         _empty(directory)
     if remote is None:

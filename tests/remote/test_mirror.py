@@ -643,7 +643,7 @@ def test_a_full_disk_names_the_cache(data: Path, store: FolderStore, cache: Path
 
     dataset = mx8.Dataset(URL, local=cache)
     store.fault = full
-    with pytest.raises(mx8.DiskError, match=rf"^{re.escape(str(cache))}: the disk of the cache is full"):
+    with pytest.raises(mx8.DiskError, match=rf"^{re.escape(str(cache))}: the disk is full"):
         dataset[0]
 
 
