@@ -704,10 +704,10 @@ def test_who_waits_for_a_fetch_that_began_in_an_outage_tries_again(data: Path, s
 
 
 def test_jobs_that_wait_for_one_shard_learn_of_an_outage_together(data: Path, store: FolderStore, cache: Path) -> None:
-    dataset = mx8.Dataset(URL, local=cache, deadline_s=1.5)
+    dataset = mx8.Dataset(URL, local=cache, deadline_s=3.0)
     row = int(dataset.shards.starts[1])
     with (
-        outage_in_another_job(dataset, store, cache, row, 1.5),
+        outage_in_another_job(dataset, store, cache, row, 2.75),  # nearly as long, so that it ends first
         pytest.raises(mx8.RemoteError, match=r"no answer at all \(seen by another process\)"),
     ):
         dataset[row]
