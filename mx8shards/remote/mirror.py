@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, SettingError
-from mx8shards.format.index import MAX_INDEX_BYTES, parse_index
+from mx8shards.format.index import parse_index
 from mx8shards.remote import fetching, readers
 from mx8shards.remote.eviction import require_room_for_one
 from mx8shards.remote.mirror_facts import UNKNOWN, mirrored_url, note_source, note_url, source_of
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
-from mx8shards.remote.remote_snapshots import kept_key, no_dataset
+from mx8shards.remote.remote_snapshots import kept_key, no_dataset, read_index_of
 from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Fetched, Store
 from mx8shards.shards.links import Link, RemoteLink, absolute, directory, is_whole_id
@@ -39,7 +39,6 @@ from mx8shards.shards.snapshots import (
 
 _logger = logging.getLogger("mx8shards")
 
-_READS = 5  # of an index, until two are equal
 _INDEX_CLAIM = "index"  # a directory of this name cannot be a shard's, as shards have an extension
 
 
@@ -107,22 +106,7 @@ class _Lazily:
 
     def _read(self, key: str) -> Fetched:
         self._store = self._store or connect(self.url, self._deadline_s)
-        return _confirmed(self._store, key)
-
-
-def _confirmed(store: Store, key: str) -> Fetched:
-    """An index whose ETag is its MD5, as S3's usually are, or that came equal twice.
-
-    All other hashes stand in the index, so nothing else would show that a bit of it was flipped on its way.
-    """
-    before = None
-    for _ in range(_READS):
-        found = store.read(key, MAX_INDEX_BYTES)
-        md5 = hashlib.md5(found.data, usedforsecurity=False).hexdigest()
-        if found.etag.strip('"') == md5 or found.data == before:
-            return found
-        before = found.data
-    raise RemoteError("each request for the index is answered with other bytes", subject=f"{store.url}/{key}")
+        return read_index_of(self._store, key)
 
 
 def adopt(root: Path, url: str, deadline_s: float) -> None:
