@@ -78,7 +78,7 @@ class Dataset:
         deadline_s = finite_seconds("deadline_s", deadline_s)
         limit = None if cache_limit is None else size_setting("cache_limit", cache_limit)
         where = links.parse_any(link)
-        cache = None if cache_dir is None else links.absolute(os.fsdecode(cache_dir))
+        cache = None if cache_dir is None else links.directory("cache_dir", cache_dir)
         if isinstance(where, links.RemoteLink):
             from mx8shards.remote.mirror import open_mirror  # only for URLs
 

@@ -13,6 +13,7 @@ from mx8shards.convert.convert_in_parts import convert
 from mx8shards.convert.into_store import Upload, convert_into_store, work_directory
 from mx8shards.convert.outcome import Conversion
 from mx8shards.convert.part_writing import Job
+from mx8shards.convert.remote_sources import reads_fail_after
 from mx8shards.convert.source import Recipe, Source, pickled, recipe_of
 from mx8shards.convert.source_files import user_path
 from mx8shards.convert.splits import parse_split
@@ -64,7 +65,7 @@ def convert_from(
         size_limit: Maximum size of a shard. auto: 64mb, or with append the limit of the existing dataset.
         compression: Compression of shards: zstd, zstd:9, gz … auto: none, or with append that of the existing dataset.
         single_writer: Also upload to a store without conditional puts. No other process may write there then.
-        deadline_s: Where OUT is a URL, how many seconds its store may fail to answer before that is an error.
+        deadline_s: Where SRC or OUT is a URL, how many seconds its store may fail to answer before that is an error.
         progress: Called with the number of items done and the total number of items.
         options: Options of the source. `help(mx8shards.convert.imagefolder.ImageFolder)` lists those of imagefolder.
 
@@ -83,9 +84,10 @@ def convert_from(
     _check_outside(src, target if upload is None else upload.url)
     check_place(target, parts)
     job = _with_shard_options(Job(origin, target, _given(size_limit, compression), bool(append), parts))
-    if upload is not None:
-        return convert_into_store(job, upload, workers=workers, progress=progress)
-    return _with_files(convert(job, workers=workers, progress=progress))
+    with reads_fail_after(deadline_s):
+        if upload is not None:
+            return convert_into_store(job, upload, workers=workers, progress=progress)
+        return _with_files(convert(job, workers=workers, progress=progress))
 
 
 def _target(out: Any, append: bool, single_writer: bool, deadline_s: float) -> tuple[Path, Upload | None]:

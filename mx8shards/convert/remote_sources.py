@@ -12,14 +12,15 @@ import contextlib
 import io
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from mx8shards.convert.file_kinds import FileKind
 from mx8shards.convert.tarball import Tar
 from mx8shards.errors import RemoteError, SettingError, SourceError
-from mx8shards.remote.open_store import open_store
+from mx8shards.remote.open_store import DEADLINE_S, open_store
 from mx8shards.remote.store import Store
 from mx8shards.shards.links import RemoteLink, parse_any
 
@@ -30,6 +31,22 @@ _NEAR = 4  # blocks: if the next header is no farther, what lies between is read
 _AGAIN = "running the same command again converts the changed files and reuses the rest"
 
 
+_deadline_s = ContextVar("deadline_s", default=DEADLINE_S)  # of sources that are opened in this context
+
+
+@contextlib.contextmanager
+def reads_fail_after(deadline_s: float) -> Iterator[None]:
+    """Sources that are opened in the `with` block wait so long for a store that does not answer, in workers too.
+
+    A recipe opens its source itself, so the setting cannot be one of its arguments.
+    """
+    token = _deadline_s.set(deadline_s)
+    try:
+        yield
+    finally:
+        _deadline_s.reset(token)
+
+
 def open_remote(text: str, kind: FileKind) -> RemoteFolder | RemoteTar:
     """Open the URL of a folder or, if it is the key of an object, of a tar."""
     link = parse_any(text)
@@ -38,7 +55,7 @@ def open_remote(text: str, kind: FileKind) -> RemoteFolder | RemoteTar:
         raise SettingError(subject="src", expected="the URL of a folder or of a tar", found=f"{link}, a dataset's link")
     above, _, name = link.url.rpartition("/")
     if not above.endswith("/") and not above.endswith(":"):  # not the root of a bucket
-        with contextlib.closing(open_store(above)) as store:
+        with contextlib.closing(open_store(above, deadline_s=_deadline_s.get())) as store:
             found = store.head(name)
         if found is not None and found.size_bytes:
             return RemoteTar(above, name, found.size_bytes, found.etag, kind)
@@ -57,20 +74,21 @@ class _Read(NamedTuple):
 class _Reader:
     """Reads parts of objects, ahead if it is told which. A copy in another process opens its own store."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, deadline_s: float) -> None:
         self.url = url
+        self._deadline_s = deadline_s
         self._store: Store | None = None
         self._begun: dict[str, tuple[int, Future[bytes]]] = {}
         self._expected: deque[tuple[str, _Read]] = deque()
 
-    def __reduce__(self) -> tuple[Callable[[str], _Reader], tuple[str]]:
-        return _Reader, (self.url,)
+    def __reduce__(self) -> tuple[Callable[[str, float], _Reader], tuple[str, float]]:
+        return _Reader, (self.url, self._deadline_s)
 
     @property
     def store(self) -> Store:
         """The store, opened when it is first needed."""
         if self._store is None:
-            self._store = open_store(self.url)
+            self._store = open_store(self.url, deadline_s=self._deadline_s)
         return self._store
 
     def expect(self, reads: Iterable[tuple[str, _Read]]) -> None:
@@ -129,7 +147,7 @@ class RemoteFolder:
     state = None  # the size and ETag of each object are in its item
 
     def __init__(self, url: str, kind: FileKind) -> None:
-        self._reader = _Reader(url)
+        self._reader = _Reader(url, _deadline_s.get())
         self._kind = kind
         self._listed: dict[str, tuple[int, str]] = {}
         self._list()
@@ -184,7 +202,7 @@ class RemoteTar(Tar):
     """The files in an uncompressed tar that is an object."""
 
     def __init__(self, url: str, key: str, size: int, etag: str, kind: FileKind) -> None:
-        self._reader = _Reader(url)
+        self._reader = _Reader(url, _deadline_s.get())
         self._kind = kind
         self._object = _Read(key, 0, size, etag)
         self._scan(f"{url}/{key}")

@@ -7,10 +7,12 @@ file of a dataset or of a source is opened here: without blocking, only if it is
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mx8shards.errors import FormatError
 
@@ -73,3 +75,22 @@ def read_bounded(path: Path | str, most: int, *, follow: bool = True) -> bytes:
     if not left:
         raise FormatError(subject=str(path), expected=f"at most {most} bytes", found="more")
     return b"".join(pieces)
+
+
+def read_json(path: Path | str, most: int, **types: type) -> dict[str, Any]:
+    """The values of a small JSON object in a file, by name: each must be there, and of exactly its type.
+
+    Any damage is one FormatError: no JSON, nested too deeply, too many bytes, another type.
+    """
+    data = read_bounded(path, most, follow=False)
+    try:
+        found = json.loads(data)
+        return {name: _of_type(found[name], kind) for name, kind in types.items()}
+    except (ValueError, TypeError, LookupError, RecursionError):  # of ints with too many digits: ValueError
+        raise FormatError("this file is damaged", subject=str(path)) from None
+
+
+def _of_type(value: object, kind: type) -> object:
+    if type(value) is not kind:
+        raise TypeError(kind)
+    return value

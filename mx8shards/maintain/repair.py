@@ -21,7 +21,8 @@ from mx8shards.maintain.report import Damage, Repair, Report
 from mx8shards.maintain.shard_check import check_shard
 from mx8shards.maintain.verify_plan import ShardCheck
 from mx8shards.remote import fetching
-from mx8shards.remote.mirror import mirrored_url, restore_current, restore_kept, source_of
+from mx8shards.remote.mirror import restore_current, restore_kept
+from mx8shards.remote.mirror_facts import UNKNOWN, mirrored_url, source_of
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings
 from mx8shards.remote.remote_snapshots import KEPT
 from mx8shards.shards.cache import copies_in, default_directories
@@ -46,6 +47,9 @@ def repaired(link: Link, check: Callable[[], Report], deadline_s: float, progres
     if url is None:
         hint = f"`mx8shards sync s3://… {link.root}` fetches the damaged files of a synced dataset again"
         raise SettingError(subject="repair", expected="the mirror of a remote dataset", found=str(link), hint=hint)
+    if url == UNKNOWN:
+        hint = f"`mx8shards sync s3://… {link.root}` writes mirror.json again"
+        raise FormatError("mirror.json, which tells the URL, is damaged", subject=str(link.root), hint=hint)
     fetching.sweep(link.root)
     repairs = list(_repair_indices(link, url, deadline_s))
     report = check()

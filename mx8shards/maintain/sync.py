@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mx8shards.errors import SettingError, finite_seconds, true_or_false
 from mx8shards.maintain.parallel import Progress, Ticker
-from mx8shards.remote.mirror import mirrored_url, open_mirror
+from mx8shards.remote.mirror import open_mirror
+from mx8shards.remote.mirror_facts import mirrored_url
 from mx8shards.remote.open_store import DEADLINE_S, open_store
 from mx8shards.remote.transfers import PARALLEL, fetch_all
 from mx8shards.shards.links import Link, RemoteLink, parse_any, parse_any_target

@@ -17,6 +17,13 @@ from mx8shards.remote.access import Access, Keys
 
 CONNECT_S = 10.0
 
+# By default boto3 sends bodies over https in S3's own encoding aws-chunked, with a checksum behind them. Some stores
+# with S3's API do not know it; the worst would keep the encoding as part of the object.
+_ONLY_REQUIRED = {
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+
 
 def s3_client(bucket: str, prefix: str, access: Access, keys: Keys | None, region: str, limits: dict[str, Any]) -> Any:
     """A client for the objects of an S3 bucket under a prefix, with these credentials."""
@@ -48,7 +55,7 @@ def boto_client(access: Access, keys: Keys | None, **limits: Any) -> Any:
     """
     boto3, botocore = require("boto3", "remote"), require("botocore", "remote")
     exceptions = require("botocore.exceptions", "remote")
-    options = limits | ({"s3": {"addressing_style": "path"}} if access.endpoint else {})
+    options = limits | _ONLY_REQUIRED | ({"s3": {"addressing_style": "path"}} if access.endpoint else {})
     options |= {"signature_version": botocore.UNSIGNED} if keys is None else {}
     signed = {} if keys is None else {"aws_access_key_id": keys.key_id, "aws_secret_access_key": keys.secret}
     settings = {"endpoint_url": access.endpoint, "region_name": access.region, "verify": access.ca_bundle or None}

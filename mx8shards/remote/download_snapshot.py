@@ -33,6 +33,7 @@ from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.recovery import sidecar_file
 from mx8shards.shards.snapshots import STATE, current_bytes, kept, load
 
+_IF_FULL = "free some space, and sync again: it goes on with the files that are missing"
 _CLAIM_S = 3600.0  # another job that fetches a shard into this directory is waited for as long as that
 
 _logger = logging.getLogger("mx8shards")
@@ -107,7 +108,7 @@ def _fetch(store: Store, root: Path, tick: Callable[[int], object], info: FileIn
     with fetching.claimed(root, info.basename, _CLAIM_S) as claim:
         if not _is_there(root, info):
             try:
-                path = fetching.fetch(store, info, claim, f"{store.url}/{info.basename}")
+                path = fetching.fetch(store, info, claim, f"{store.url}/{info.basename}", if_full=_IF_FULL)
             except RemoteError as error:
                 is_optional = info.basename.startswith(f"{STATE}/")
                 if error.reason != "missing" and not (is_optional and error.reason == "denied"):

@@ -33,6 +33,8 @@ from mx8shards.shards.snapshots import STATE
 _ATTEMPTS = 2  # an object that is wrong or not there, although the index names it, is asked for once more …
 _PAUSE_S = 0.2  # … after this pause
 
+IN_CACHE = "cache_limit=… bounds the copies of shards, local=… puts them elsewhere"  # the hint for a full disk
+
 
 class Claim(NamedTuple):
     """The right to make one file of a mirror. Files are made in `private`, and get `mode` as the umask decides."""
@@ -116,8 +118,12 @@ def _children(directory: Path) -> list[Path]:
     return list(directory.iterdir()) if directory.is_dir() and not directory.is_symlink() else []
 
 
-def fetch(store: Store, source: FileInfo, claim: Claim, name: str, *, in_ranges: bool = False) -> Path:
+def fetch(
+    store: Store, source: FileInfo, claim: Claim, name: str, *, if_full: str = IN_CACHE, in_ranges: bool = False
+) -> Path:
     """Fetch an object into the private directory and check its size and hash. `in_ranges`: see Store.fetch.
+
+    `if_full` is the hint of the error for a full disk.
 
     IntegrityError if the hash is wrong twice; RemoteError if the store does not answer, or if the object is missing or
     was replaced; DiskError if the disk is full.
@@ -125,7 +131,7 @@ def fetch(store: Store, source: FileInfo, claim: Claim, name: str, *, in_ranges:
     for attempt in range(1, _ATTEMPTS + 1):
         path = claim.draft()
         try:
-            _fetch(store, source, claim, path, in_ranges=in_ranges)
+            _fetch(store, source, claim, path, if_full, in_ranges=in_ranges)
             check_file(path, source, name)
         except (IntegrityError, RemoteError) as error:
             if attempt == _ATTEMPTS or (isinstance(error, RemoteError) and error.reason not in ("missing", "changed")):
@@ -137,7 +143,7 @@ def fetch(store: Store, source: FileInfo, claim: Claim, name: str, *, in_ranges:
     raise AssertionError
 
 
-def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path, *, in_ranges: bool) -> None:
+def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path, if_full: str, *, in_ranges: bool) -> None:
     try:
         store.fetch(source.basename, path, source.size_bytes, in_ranges=in_ranges)
         if path.stat().st_size != source.size_bytes:
@@ -149,21 +155,17 @@ def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path, *, in_range
                 subject=f"{store.url}/{source.basename}",
                 reason="changed",
             ) from error
-        raise _full(claim.root, source.size_bytes, error) from error
+        raise _full(claim.root, source.size_bytes, error, if_full) from error
     except OSError as error:
-        raise _full(claim.root, source.size_bytes, error) from error
+        raise _full(claim.root, source.size_bytes, error, if_full) from error
 
 
-def _full(root: Path, size_bytes: int, error: OSError) -> Exception:
-    """A DiskError that names the cache if its disk is full, else the error itself."""
+def _full(root: Path, size_bytes: int, error: OSError, hint: str) -> Exception:
+    """A DiskError that names the directory if its disk is full, else the error itself."""
     disk = os.statvfs(root)
-    if error.errno != errno.ENOSPC and disk.f_bavail * disk.f_frsize >= size_bytes:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT) and disk.f_bavail * disk.f_frsize >= size_bytes:
         return error if isinstance(error, ShardsError) else operations.disk_error(error, "write", (root,))
-    found = DiskError(
-        f"the disk of the cache is full: a shard of {size_bytes} bytes does not fit",
-        subject=str(root),
-        hint="cache_limit=… bounds the cache, local=… puts it elsewhere",
-    )
+    found = DiskError(f"the disk is full: a file of {size_bytes} bytes does not fit", subject=str(root), hint=hint)
     found.errno = errno.ENOSPC
     return found
 

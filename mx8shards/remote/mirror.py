@@ -8,27 +8,26 @@ every file in it can be fetched again.
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mx8shards.disk.files import read_bounded
 from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, SettingError
-from mx8shards.format.index import MAX_INDEX_BYTES, parse_index
+from mx8shards.format.index import parse_index
 from mx8shards.remote import fetching, readers
 from mx8shards.remote.eviction import Limit, require_room_for_one
+from mx8shards.remote.mirror_facts import UNKNOWN, mirrored_url, note_source, note_url, source_of
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
-from mx8shards.remote.remote_snapshots import kept_key, no_dataset
+from mx8shards.remote.remote_snapshots import is_etag_of, kept_key, no_dataset, read_index_of
 from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Fetched, Store
-from mx8shards.shards.links import Link, RemoteLink, absolute, is_whole_id
+from mx8shards.shards.links import Link, RemoteLink, absolute, directory, is_whole_id
 from mx8shards.shards.local_files import best_hash
 from mx8shards.shards.open_shard import ProvidedSnapshot, Verify
 from mx8shards.shards.snapshots import (
     INDEX,
-    MIRROR,
     STATE,
     current_bytes,
     kept,
@@ -38,9 +37,8 @@ from mx8shards.shards.snapshots import (
     snapshot_id,
 )
 
-_FORMAT = 1
-_MOST_BYTES = 1 << 16
-_READS = 5  # of an index, until two are equal
+_logger = logging.getLogger("mx8shards")
+
 _INDEX_CLAIM = "index"  # a directory of this name cannot be a shard's, as shards have an extension
 
 
@@ -58,7 +56,7 @@ def open_mirror(
 
     Several mirrors may share one limit of their bytes: `cache_limit` is then a Limit.
     """
-    root = default_directory(link.url) if local is None else absolute(os.fsdecode(local))
+    root = default_directory(link.url) if local is None else directory("local", local)
     store = _Lazily(link.url, deadline_s)
     _require_mirror(root, link.url)
     fetching.sweep(root)
@@ -78,25 +76,10 @@ def default_directory(url: str) -> Path:
     """The mirror of a URL below $MX8SHARDS_CACHE or, without that, below $XDG_CACHE_HOME/mx8shards."""
     given = os.environ.get("MX8SHARDS_CACHE")
     if given:
-        base = absolute(given)
+        base = directory("MX8SHARDS_CACHE", given)
     else:
         base = absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mx8shards"
     return base / hashlib.sha256(url.encode()).hexdigest()[:32]
-
-
-def mirrored_url(root: Path) -> str | None:
-    """The URL whose mirror this directory is; None if it is no mirror."""
-    path = root / STATE / MIRROR
-    try:
-        found = json.loads(read_bounded(path, _MOST_BYTES, follow=False))
-        version, url = found["format"], found["url"]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, TypeError, KeyError):
-        raise FormatError("this file is damaged", subject=str(path), hint="remove the mirror's directory") from None
-    if version != _FORMAT or not isinstance(url, str):
-        raise FormatError(subject=str(path), expected=f"format {_FORMAT}", found=repr(version)[:80])
-    return url
 
 
 class _Lazily:
@@ -127,7 +110,7 @@ class _Lazily:
 
     def _read(self, key: str) -> Fetched:
         self._store = self._store or connect(self.url, self._deadline_s)
-        return _confirmed(self._store, key)
+        return read_index_of(self._store, key)
 
     def has_changed(self, key: str, known: bytes | None) -> bool:
         """Whether a small object may have other bytes than these: unless its ETag is their MD5."""
@@ -138,25 +121,7 @@ class _Lazily:
             if error.reason != "missing":
                 raise
             return True  # reading it says what is missing
-        return known is None or found is None or found.etag.strip('"') != _md5(known)
-
-
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-def _confirmed(store: Store, key: str) -> Fetched:
-    """An index whose ETag is its MD5, as S3's usually are, or that came equal twice.
-
-    All other hashes stand in the index, so nothing else would show that a bit of it was flipped on its way.
-    """
-    before = None
-    for _ in range(_READS):
-        found = store.read(key, MAX_INDEX_BYTES)
-        if found.etag.strip('"') == _md5(found.data) or found.data == before:
-            return found
-        before = found.data
-    raise RemoteError("each request for the index is answered with other bytes", subject=f"{store.url}/{key}")
+        return known is None or found is None or not is_etag_of(found.etag, known)
 
 
 def adopt(root: Path, url: str, deadline_s: float) -> None:
@@ -183,7 +148,7 @@ def adopt(root: Path, url: str, deadline_s: float) -> None:
 def _require_mirror(root: Path, url: str) -> None:
     """SettingError if the directory is the mirror of another URL, or a dataset of its own."""
     found = mirrored_url(root)
-    if found == url:
+    if found in (url, UNKNOWN):
         return
     if found is not None:
         raise SettingError(subject="local", expected=f"a directory for {url}", found=f"{root}, a mirror of {found}")
@@ -206,6 +171,8 @@ def _resolve(root: Path, link: RemoteLink, store: _Lazily, deadline_s: float) ->
             return found
     with _index_claimed(root, link.url, deadline_s) as claim:
         _require_mirror(root, link.url)  # another job may have made it one of another URL meanwhile
+        if mirrored_url(root) == UNKNOWN:
+            _mend(link.url, store, claim)
         found = None if link.refresh else _known(root, link)
         return found or _fetch_index(link, store, claim)
 
@@ -235,9 +202,16 @@ def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str
         error.subject = f"{link.url}/{INDEX}"
         raise
     if found.source and (sealed or not kept_path(claim.root, name).exists()):
-        fetching.place_bytes(found.source.encode(), _source_path(name), claim)
+        note_source(found.source, name, claim)
     _keep(claim, link, name, found.data)
     return name
+
+
+def _mend(url: str, store: _Lazily, claim: fetching.Claim) -> None:
+    """Write a damaged mirror.json again. index.json may be of another URL: so it becomes that of the store."""
+    _logger.warning("%s: mirror.json was damaged: the current snapshot of %s is opened", claim.root, url)
+    _fetch_index(RemoteLink(url), store, claim)
+    note_url(url, claim)
 
 
 def _read_kept(store: _Lazily, snapshot: str) -> tuple[Fetched | None, RemoteError | None]:
@@ -301,29 +275,10 @@ def _other(link: RemoteLink, name: str, denied: RemoteError | None) -> Exception
     )
 
 
-def _source_path(name: str) -> str:
-    return f"{STATE}/sources/{name.removeprefix('sha256:')}"
-
-
-def source_of(root: Path, url: str, name: str) -> str:
-    """The URL that the files of a snapshot come from: on the Hub, that of the commit in which its index stood.
-
-    Shards without hashes stay those of the first commit: nothing else would show that they changed.
-    """
-    path = root / _source_path(name)
-    try:
-        return read_bounded(path, _MOST_BYTES, follow=False).decode()
-    except FileNotFoundError:
-        return url
-    except UnicodeDecodeError:
-        raise FormatError("this file is damaged", subject=str(path), hint="remove the mirror's directory") from None
-
-
 def _keep(claim: fetching.Claim, link: RemoteLink, name: str, data: bytes) -> None:
     """Store an index under its id and, unless the link is pinned, as the current one."""
     if mirrored_url(claim.root) is None:
-        about = json.dumps({"format": _FORMAT, "url": link.url})
-        fetching.place_bytes(about.encode(), f"{STATE}/{MIRROR}", claim)
+        note_url(link.url, claim)
     if not kept_path(claim.root, name).exists():
         fetching.place_bytes(data, kept_key(name), claim)
     if link.snapshot is None and current_bytes(claim.root) != data:

@@ -7,6 +7,7 @@ condition for the request that completes an upload.
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,10 @@ from mx8shards.disk.map import ReadFile
 from mx8shards.errors import MissingPackageError, RemoteError, require
 from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access
+from mx8shards.remote.puts import content_md5
 from mx8shards.remote.store import Store
+
+_logger = logging.getLogger("mx8shards")
 
 Run = Callable[[Callable[[], Any], int], Any]
 
@@ -53,13 +57,24 @@ class InParts:
             client = self._client()
             if not self._is_safe(store, client, run):
                 return None
-            return put_new_in_parts(client, self._bucket, self._in_bucket(key), source, run)
+            etag = put_new_in_parts(client, self._bucket, self._in_bucket(key), source, run)
+            return etag if self._is_whole(store, key, source) else None
         except MissingPackageError:
             return None
         except RemoteError as error:
             if error.reason != "denied":
                 raise
             return None
+
+    def _is_whole(self, store: Store, key: str, source: Path) -> bool:
+        """Whether the new object has the size of the file. If not, it is removed, and no other goes in parts."""
+        found = store.head(key)
+        if found is not None and found.size_bytes == source.stat().st_size:
+            return True
+        _logger.warning("%s: the store keeps uploads in parts wrongly: it gets single requests", store.url)
+        self._safe = False
+        store.delete([key])
+        return False
 
     def _client(self) -> Any:
         """A client of boto3 with the current credentials, made once: that takes long."""
@@ -110,11 +125,10 @@ def put_new_in_parts(client: Any, bucket: str, key: str, source: Path, run: Run)
     begun = run(lambda: _answer(client.create_multipart_upload, where), 0)
     where["UploadId"] = begun["UploadId"]
 
-    def send(number: int) -> dict[str, Any]:
+    def send(number: int) -> Any:
         begin = (number - 1) * part
         data = file.read(begin, min(part, size - begin))
-        answer = run(lambda: _answer(client.upload_part, where, PartNumber=number, Body=data), len(data))
-        return {"PartNumber": number, "ETag": answer["ETag"]}
+        return run(lambda: _sent(client, where, number, data), len(data))
 
     try:
         with ThreadPoolExecutor(_AT_ONCE, "mx8shards-part") as threads:
@@ -135,8 +149,7 @@ def refuses_to_replace(client: Any, bucket: str, key: str, run: Run) -> bool:
     where = {"Bucket": bucket, "Key": key}
     where["UploadId"] = run(lambda: _answer(client.create_multipart_upload, where), 0)["UploadId"]
     try:
-        answer = run(lambda: _answer(client.upload_part, where, PartNumber=1, Body=b"other"), 0)
-        _completed(client, where, [{"PartNumber": 1, "ETag": answer["ETag"]}], run)
+        _completed(client, where, [run(lambda: _sent(client, where, 1, b"other"), 0)], run)
     except RemoteError as error:
         if error.reason == "network":
             raise
@@ -146,6 +159,12 @@ def refuses_to_replace(client: Any, bucket: str, key: str, run: Run) -> bool:
     finally:
         with contextlib.suppress(Exception):  # it is gone if the upload was completed
             client.abort_multipart_upload(**where)
+
+
+def _sent(client: Any, where: dict[str, str], number: int, data: bytes) -> dict[str, Any]:
+    """Send one part."""
+    answer = _answer(client.upload_part, where, PartNumber=number, Body=data, ContentMD5=content_md5(data))
+    return {"PartNumber": number, "ETag": answer["ETag"]}
 
 
 def _completed(client: Any, where: dict[str, str], parts: list[dict[str, Any]], run: Run) -> str:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from mx8shards.disk import operations
 from mx8shards.disk.map import Bytes, map_path
 from mx8shards.errors import FormatError, RemoteError, ShardsError, require
-from mx8shards.remote import clients, faults
+from mx8shards.remote import clients, faults, puts
 from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
 from mx8shards.remote.conditions import honours_conditions
@@ -37,8 +37,6 @@ _logger = logging.getLogger("mx8shards")
 
 _BULK_FROM = 1 << 20  # bytes from which on an object is worth a line to s5cmd, which asks for its size first
 _CHUNK = 1 << 18  # bytes that are written to a file at once; with more, obstore takes up to twice the CPU time
-_PART = 16 << 20  # a larger upload goes in parts of this size …
-_PARTS_AT_ONCE = 4  # … of which so many are in memory
 _PART_RETRIES = 5
 _MOST_CLIENTS = 4  # with different time limits, or with earlier credentials
 _PAGE = 1000  # objects of a listing, or to be deleted by one request
@@ -223,8 +221,8 @@ class ObjectStore:
         with operations.disk_errors("read", source if isinstance(source, Path) else Path(key)):
             size = source.stat().st_size if isinstance(source, Path) else len(source)
         if not new and if_match is None:
-            put = partial(self._put, key=key, source=source, mode="overwrite")
-            return self._run(key, put, retries=_PART_RETRIES, upload_bytes=min(size, _PARTS_AT_ONCE * _PART))
+            put = partial(puts.replace, key=key, source=source)
+            return self._run(key, put, retries=_PART_RETRIES, upload_bytes=min(size, puts.PARTS_AT_ONCE * puts.PART))
         if new and isinstance(source, Path) and size >= IN_PARTS_FROM and (etag := self._new_in_parts(key, source)):
             return etag
         # In one request: the conditions of uploads in parts are not in obstore. A mapped file takes no memory of ours.
@@ -234,7 +232,7 @@ class ObjectStore:
         def work(client: Any) -> str:
             nonlocal unsure
             try:
-                return self._put(client, key, data, "create" if new else self._version(client, key, if_match))
+                return puts.send(client, key, data, "create" if new else self._version(client, key, if_match))
             except Exception as error:
                 reason = error.reason if isinstance(error, RemoteError) else faults.of_client(error, "").reason
                 if reason == "changed" and unsure:
@@ -265,10 +263,6 @@ class ObjectStore:
         if meta["e_tag"] != etag:
             raise self._changed(key, f"the ETag {etag}", meta["e_tag"])
         return {"e_tag": etag, "version": meta["version"]}
-
-    def _put(self, client: Any, key: str, source: bytes | Bytes | Path, mode: Any) -> str:
-        parts = {"chunk_size": _PART, "max_concurrency": _PARTS_AT_ONCE}
-        return str(self._obstore.put(client, key, source, mode=mode, **parts)["e_tag"] or "")
 
     def list(self, prefix: str = "") -> Iterator[Listed]:
         """All objects below a prefix, page by page. A broken listing is continued after its last key."""

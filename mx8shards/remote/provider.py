@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mx8shards.disk.files import read_bounded
 from mx8shards.disk.map import Bytes
 from mx8shards.errors import FormatError, IntegrityError, RemoteError, ShardsError
 from mx8shards.format.entries import Entry, FileInfo
@@ -20,6 +18,7 @@ from mx8shards.remote.block_reads import read_blocks
 from mx8shards.remote.block_repair import Repaired, made_whole
 from mx8shards.remote.eviction import Limit, Room
 from mx8shards.remote.fetching import Claim, claimed
+from mx8shards.remote.outage_notes import note_outage, outage_since
 from mx8shards.remote.process_state import ProcessState
 from mx8shards.remote.remote_snapshots import kept_key, read_current
 from mx8shards.remote.stamps import Stamps, stamp_of
@@ -27,12 +26,9 @@ from mx8shards.remote.store import Store
 from mx8shards.shards.local_files import best_hash, shard_name, shard_path
 from mx8shards.shards.providers import Cause, Eviction, Fetches, LocalFiles
 from mx8shards.shards.recovery import sidecar_file
-from mx8shards.shards.snapshots import STATE, Snapshot
+from mx8shards.shards.snapshots import Snapshot
 
 _PARALLEL = 8
-_OUTAGE = "outage.json"
-_MOST_OUTAGE_BYTES = 1 << 16
-_ABOUT = 0.9  # the last attempt may end a little before the deadline
 
 
 @dataclass(frozen=True)
@@ -375,23 +371,15 @@ class RemoteFiles:
     def _note_outage(self, error: RemoteError, claim: Claim, spent_s: float) -> None:
         """Tell other jobs on this mirror that the store does not answer, so that they do not wait as long again."""
         lasted_s = min(spent_s, self.settings.deadline_s)
-        about = {"at": time.time(), "lasted_s": lasted_s, "address": self._store.address, "message": error.message}
         with suppress(ShardsError, OSError):
-            draft = claim.draft()
-            fetching.write_note(draft, self._root / STATE / _OUTAGE, json.dumps(about))
+            note_outage(self._root, claim.draft(), self._store.address, lasted_s, error.message)
 
     def _outage_since(self, begun: float) -> RemoteError | None:
-        """The failure of another job that gave up on the store after this time, if one did.
-
-        It counts if this job would have given up too: the same endpoint did not answer for as long as its deadline.
-        """
-        least_s = _ABOUT * self.settings.deadline_s
-        with suppress(OSError, ShardsError, ValueError, TypeError, KeyError):
-            found = json.loads(read_bounded(self._root / STATE / _OUTAGE, _MOST_OUTAGE_BYTES, follow=False))
-            is_long = begun <= found["at"] <= time.time() and found["lasted_s"] >= least_s
-            if is_long and found["address"] == self._store.address:
-                return RemoteError(str(found["message"]), subject=self.settings.url, hint="seen by another process")
-        return None
+        """The failure of another job that gave up on the store after this time, if one did."""
+        message = outage_since(self._root, begun, self._store.address, self.settings.deadline_s)
+        if message is None:
+            return None
+        return RemoteError(message, subject=self.settings.url, hint="seen by another process")
 
 
 def connect(url: str, deadline_s: float) -> Store:

@@ -33,6 +33,8 @@ _DRAFT = "draft"  # a file that is being written, and is not locked yet
 _MAGIC = b"MX8USES1"
 _HEAD = struct.Struct("<8s71s?qqq")  # magic, snapshot, keep_zip, rows, oldest, newest
 _PROGRESS = struct.Struct("<qq")
+_ROW_BYTES = 24  # of the intervals: shard, begin and end
+_IGNORED = (OSError, ValueError, LookupError, struct.error)  # a damaged file counts for nothing
 
 
 class RunFile:
@@ -98,7 +100,7 @@ class Readers:
         count = len(self._ledger.names)
         until, since = np.full(count, NEVER), np.full(count, NEVER)
         for seen in self._seen.values():
-            oldest, newest = _PROGRESS.unpack(os.pread(seen.descriptor, _PROGRESS.size, _HEAD.size - _PROGRESS.size))
+            oldest, newest = _progress(seen.descriptor)
             coming = seen.end > oldest
             np.minimum.at(until, seen.shard[coming], np.maximum(seen.begin[coming] - newest, 0))
             np.minimum.at(since, seen.shard[~coming], oldest - seen.end[~coming])
@@ -110,7 +112,7 @@ class Readers:
         for name in self._seen.keys() - names:
             os.close(self._seen.pop(name).descriptor)
         for name in names:
-            with suppress(OSError, ValueError, ShardsError):
+            with suppress(*_IGNORED, ShardsError):
                 if name not in self._seen and (seen := self._opened(self._directory / name)):
                     self._seen[name] = seen
                 if name in self._seen and not lock.is_held(self._seen[name].descriptor):
@@ -124,10 +126,12 @@ class Readers:
         try:
             head = os.pread(descriptor, _HEAD.size, 0)
             magic, snapshot, keep_zip, rows, _, _ = _HEAD.unpack(head)
-            data = os.pread(descriptor, 24 * rows, _HEAD.size)
-            if magic != _MAGIC or len(data) != 24 * rows:
+            if magic != _MAGIC or os.fstat(descriptor).st_size != _HEAD.size + _ROW_BYTES * rows:
                 raise ValueError(path)
+            data = os.pread(descriptor, _ROW_BYTES * rows, _HEAD.size)
             shard, begin, end = np.frombuffer(data, "<i8").reshape(3, rows)
+            if ((shard | begin | end) < 0).any() or (np.maximum(begin, end) > NEVER).any():
+                raise ValueError(path)
             numbers = [each[shard] for each in self._numbers_of(snapshot.decode(), keep_zip)]
             return _Seen(descriptor, np.concatenate(numbers), *(np.tile(each, len(numbers)) for each in (begin, end)))
         except BaseException:
@@ -153,6 +157,13 @@ class Readers:
     def __del__(self) -> None:
         with suppress(Exception):
             self.close()
+
+
+def _progress(descriptor: int) -> tuple[int, int]:
+    """The order positions of a run's oldest and newest batch in flight; those of its begin if the file is damaged."""
+    data = os.pread(descriptor, _PROGRESS.size, _HEAD.size - _PROGRESS.size)
+    oldest, newest = _PROGRESS.unpack(data) if len(data) == _PROGRESS.size else (0, 0)
+    return (oldest, newest) if 0 <= oldest <= newest <= NEVER else (0, 0)
 
 
 def sweep(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from pathlib import Path
 
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, RemoteError
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
-from mx8shards.remote.store import Store
+from mx8shards.remote.store import Fetched, Store
 from mx8shards.shards.links import is_whole_id
 from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, snapshot_id
 
 KEPT = f"{STATE}/snapshots/"
 
+_READS = 5  # of an index, until two are equal
 _KEPT_KEY = re.compile(re.escape(KEPT) + r"([0-9a-f]{64})\.json")
 
 
@@ -50,6 +52,25 @@ def kept_in(keys: Iterable[str]) -> list[str]:
     return sorted(f"sha256:{match[1]}" for match in map(_KEPT_KEY.fullmatch, keys) if match)
 
 
+def read_index_of(store: Store, key: str) -> Fetched:
+    """An index whose ETag is its MD5, as S3's usually are, or that came equal twice.
+
+    All other hashes stand in the index, so nothing else would show that a bit of it was flipped on its way.
+    """
+    before = None
+    for _ in range(_READS):
+        found = store.read(key, MAX_INDEX_BYTES)
+        if is_etag_of(found.etag, found.data) or found.data == before:
+            return found
+        before = found.data
+    raise RemoteError("each request for the index is answered with other bytes", subject=f"{store.url}/{key}")
+
+
+def is_etag_of(etag: str, data: bytes) -> bool:
+    """Whether an ETag is the MD5 of these bytes, which S3 gives to objects that were put whole and not encrypted."""
+    return etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
 def read_current(store: Store) -> RemoteIndex | None:
     """The current index; None if there is no dataset."""
     try:
@@ -61,7 +82,7 @@ def read_current(store: Store) -> RemoteIndex | None:
 def require_current(store: Store) -> RemoteIndex:
     """The current index; DatasetNotFoundError if there is no dataset."""
     try:
-        found = store.read(INDEX, MAX_INDEX_BYTES)
+        found = read_index_of(store, INDEX)
     except RemoteError as error:
         if error.reason != "missing":
             raise

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mx8shards.disk import operations, publish
-from mx8shards.disk.files import read_bounded
+from mx8shards.disk.files import read_json
 from mx8shards.errors import ShardsError
 from mx8shards.format.entries import FileInfo
 from mx8shards.shards.local_files import best_hash
@@ -65,10 +65,10 @@ class Stamps:
         return read == wanted
 
     def _read(self, basename: str) -> tuple[Stamp, str]:
-        with suppress(OSError, ShardsError, ValueError, TypeError):
-            found = json.loads(read_bounded(self._path(basename), _MOST_BYTES, follow=False))
+        with suppress(OSError, ShardsError, ValueError):
+            found = read_json(self._path(basename), _MOST_BYTES, file=list, content=str)
             device, inode, size, mtime, ctime = found["file"]
-            return (device, inode, size, mtime, ctime), str(found["content"])
+            return (device, inode, size, mtime, ctime), found["content"]
         return (0, 0, 0, 0, 0), ""
 
     def stamp(self, info: FileInfo, stamp: Stamp, private: Path) -> None:

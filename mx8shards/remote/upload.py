@@ -175,26 +175,30 @@ class RemotePublication:
             if error.reason == "network":
                 error.hint = self._unknown_hint(name)
                 raise
-            if error.reason != "changed":
-                self._outcome = "unpublished"
-                raise
-            self._changed(name, error)
+            self._refused(name, error)
         else:
             self._require_published(name, etag)
 
-    def _changed(self, name: str, error: RemoteError) -> None:
-        """Another index is there: an error, unless this snapshot was published and another writer followed.
+    def _refused(self, name: str, error: RemoteError) -> None:
+        """The put of the index was refused: an error, unless this snapshot was published.
 
-        That happens if the answer to the put was lost, and the put was sent again.
+        That happens if the answer to the put was lost, and the put was sent again: another writer may have followed, or
+        the right to put may have expired.
         """
         current = self._start.current
-        found = fate(self.store, name, current.id if current else None)
+        try:
+            found = fate(self.store, name, current.id if current else None)
+        except RemoteError:
+            found = "unknown"
         if found == "published":
             return
         if found == "unknown":
-            error.hint = self._unknown_hint(name)
+            error.hint = "; ".join(part for part in (error.hint, self._unknown_hint(name)) if part)
             raise error
-        self._outcome, self._resumable = "unpublished", False
+        self._outcome = "unpublished"
+        if error.reason != "changed":
+            raise error
+        self._resumable = False
         raise self._lost(read_current(self.store)) from error
 
     def _unknown_hint(self, name: str) -> str:

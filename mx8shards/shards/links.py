@@ -88,6 +88,18 @@ def is_whole_id(snapshot: str) -> bool:
     return len(snapshot) == _WHOLE
 
 
+def directory(name: str, given: str | os.PathLike[str]) -> Path:
+    """The absolute path of the directory that the setting `name` gives; SettingError for a URL, or for no path."""
+    try:
+        text = os.fsdecode(given)
+    except TypeError:
+        text = ""
+    if not text or "\0" in text or is_url(text):
+        found = "a URL" if is_url(text) else shown(given)  # which may contain a password
+        raise SettingError(subject=name, expected="the path of a local directory", found=found)
+    return absolute(text)
+
+
 def absolute(text: str) -> Path:
     """The absolute path; a leading `~` is expanded if that home directory exists."""
     return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - Path.expanduser raises without a home directory

@@ -62,6 +62,8 @@ class Stream:
     ) -> None:
         self.remote = None if remote is None else os.fspath(remote)
         self._local = None if local is None else os.fspath(local)
+        if self._local is not None and is_url(self._local):
+            raise SettingError(subject="local", expected="a local directory", found="a URL", hint="remote=… takes it")
         self.local: str = self._local if self._local is not None else _default_directory(self.remote)
         self.split = split or ""
         self._weight = StreamWeight(proportion=proportion, repeat=repeat, choose=choose)

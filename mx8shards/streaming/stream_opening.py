@@ -86,7 +86,7 @@ def reader_from_json(dirname: str, split: str | None, obj: Mapping[str, Any]) ->
 
 def is_complete(root: Path) -> bool:
     """Whether a directory, which is no mirror, has all files of its index: as Streaming leaves it after an epoch."""
-    from mx8shards.remote.mirror import mirrored_url
+    from mx8shards.remote.mirror_facts import mirrored_url
 
     data = current_bytes(root)
     if data is None or mirrored_url(root) is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from mx8shards.disk import publish
 from mx8shards.errors import SettingError, shown
 from mx8shards.format.hashing import HASHES
+from mx8shards.shards import links
 from mx8shards.shards.links import absolute, is_url
 from mx8shards.shards.snapshots import INDEX
 from mx8shards.streaming.stored_files import store_of
@@ -68,7 +69,7 @@ class Target:
 def target_of(out: Any, remote: str | None, *, keep_local: bool, exist_ok: bool) -> Target:
     """The target of a writer's `out` and `remote`. With `exist_ok`, `empty` empties the local directory."""
     local, remote = _local_and_remote(out, remote)
-    directory = None if local is None else absolute(os.fsdecode(local))
+    directory = None if local is None else links.directory("out", local)
     replaced = directory if exist_ok else None
     if remote is None:
         return Target(directory, local, None, replaced=replaced)

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree import ElementTree
@@ -105,7 +107,9 @@ class FaultServer:
         self.bytes_per_s = 0.0  # of each connection; 0: unlimited
         self.conditional = True  # False: conditions of PUT are ignored, as some stores do
         self.conditional_in_parts = True  # False: the condition of an upload in parts is ignored, that of PUT is not
+        self.knows_chunks = True  # False: the encoding aws-chunked is refused, as some stores do
         self.page_keys = page_keys
+        self.certificate: Path | None = None  # a file with a key and a certificate: then it speaks https
         self.objects: dict[str, list[Version]] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.lock = threading.RLock()
@@ -114,6 +118,10 @@ class FaultServer:
     def __enter__(self) -> Self:
         self._http = _Server(("127.0.0.1", 0), _Handler)
         self._http.owner = self
+        if self.certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
@@ -124,7 +132,7 @@ class FaultServer:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}"
+        return f"http{'s' if self.certificate else ''}://127.0.0.1:{self._http.server_port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -146,10 +154,10 @@ class FaultServer:
         """The s3:// URL of a prefix."""
         return f"s3://{BUCKET}/{prefix}".rstrip("/")
 
-    def put(self, key: str, data: bytes) -> str:
+    def put(self, key: str, data: bytes, etag: str = "") -> str:
         """Store an object without a request; its ETag."""
         with self.lock:
-            version = Version(data, f'"{hashlib.md5(data).hexdigest()}"', time.time())
+            version = Version(data, etag or f'"{hashlib.md5(data).hexdigest()}"', time.time())
             self.objects.setdefault(key, []).append(version)
         return version.etag
 
@@ -234,7 +242,8 @@ class FaultServer:
             if any(number not in parts for number in wanted):
                 return _error(400, "InvalidPart")
             del self.uploads[upload]
-            etag = self.put(key, b"".join(parts[number] for number in wanted))
+            bodies = [parts[number] for number in wanted]
+            etag = self.put(key, b"".join(bodies), _etag_of_parts(bodies))
             return _xml("CompleteMultipartUploadResult", f"<Key>{escape(key)}</Key><ETag>{escape(etag)}</ETag>")
         if operation == "put":
             return Reply(200, headers={"ETag": self.put(key, body)})
@@ -289,6 +298,11 @@ class FaultServer:
         """Another object of equal size takes the place of an object."""
         if (now := self.data(key)) is not None:
             self.put(key, bytes(byte ^ 255 for byte in now))
+
+
+def _etag_of_parts(parts: list[bytes]) -> str:
+    digests = b"".join(hashlib.md5(part).digest() for part in parts)
+    return f'"{hashlib.md5(digests).hexdigest()}-{len(parts)}"'
 
 
 def _iso(at_s: float) -> str:
@@ -376,6 +390,9 @@ class _Handler(BaseHTTPRequestHandler):
             if owner.down:
                 self._reset()
             fault = owner.strike(request)
+            if not owner.knows_chunks and "aws-chunked" in self.headers.get("Content-Encoding", ""):
+                self._send(request, _error(501, "NotImplemented"), None)
+                raise _BrokenOff
             body = self._body(fault if request.operation in CHANGES else None)
             owner.stopped.wait(owner.delay_s)
             early = fault is not None and isinstance(fault.kind, int) and not self._is_late(request, fault)

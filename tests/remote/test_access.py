@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib
-import ipaddress
 import logging
 import os
 import pickle
@@ -24,6 +21,7 @@ from mx8shards.remote.access import Access
 from mx8shards.remote.bulk import find_s5cmd
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
+from tests.remote.certificates import certificate
 from tests.remote.conftest import KEY_ID, SECRET
 from tests.remote.http_handler import HttpHandler
 
@@ -181,28 +179,6 @@ def test_a_public_bucket_is_read_without_signature(
     with pytest.raises(RemoteError, match="403 Forbidden, AccessDenied") as caught:
         s3_store().read("x", 1)
     assert caught.value.reason == "denied"
-
-
-def certificate(path: Path) -> None:
-    """Write a key and a certificate for 127.0.0.1, signed by itself, into a file."""
-    x509 = pytest.importorskip("cryptography.x509")
-    hashes = importlib.import_module("cryptography.hazmat.primitives.hashes")
-    serialization = importlib.import_module("cryptography.hazmat.primitives.serialization")
-    ec = importlib.import_module("cryptography.hazmat.primitives.asymmetric.ec")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(hosts, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    encoding = serialization.Encoding.PEM
-    secret = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(secret + made.public_bytes(encoding))
 
 
 def test_a_private_certificate_is_trusted_by_both_engines_if_it_is_named(

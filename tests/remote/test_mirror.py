@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from mx8shards.remote import mirror, provider, readers
+from mx8shards.remote import mirror, outage_notes, provider, readers
 from tests.forked import forked
 from tests.remote.conftest import S3Server
 from tests.remote.fault_server import FaultServer
@@ -643,7 +643,7 @@ def test_a_full_disk_names_the_cache(data: Path, store: FolderStore, cache: Path
 
     dataset = mx8.Dataset(URL, local=cache)
     store.fault = full
-    with pytest.raises(mx8.DiskError, match=rf"^{re.escape(str(cache))}: the disk of the cache is full"):
+    with pytest.raises(mx8.DiskError, match=rf"^{re.escape(str(cache))}: the disk is full"):
         dataset[0]
 
 
@@ -704,10 +704,10 @@ def test_who_waits_for_a_fetch_that_began_in_an_outage_tries_again(data: Path, s
 
 
 def test_jobs_that_wait_for_one_shard_learn_of_an_outage_together(data: Path, store: FolderStore, cache: Path) -> None:
-    dataset = mx8.Dataset(URL, local=cache, deadline_s=1.5)
+    dataset = mx8.Dataset(URL, local=cache, deadline_s=3.0)
     row = int(dataset.shards.starts[1])
     with (
-        outage_in_another_job(dataset, store, cache, row, 1.5),
+        outage_in_another_job(dataset, store, cache, row, 2.75),  # nearly as long, so that it ends first
         pytest.raises(mx8.RemoteError, match=r"no answer at all \(seen by another process\)"),
     ):
         dataset[row]
@@ -723,6 +723,6 @@ def test_an_outage_of_another_job_is_not_that_of_a_more_patient_one_or_of_anothe
     patient = mx8.Dataset(URL, local=cache, deadline_s=30)
     with outage_in_another_job(dataset, store, cache, row, 1.5):
         if difference == "endpoint":
-            monkeypatch.setattr(provider, "_ABOUT", 0)
+            monkeypatch.setattr(outage_notes, "_ABOUT", 0)
             store.address += " at another endpoint"
         assert patient[row]["x"] == row

@@ -26,6 +26,7 @@ from mx8shards.remote.eviction import Room
 from tests.remote.mirrors import URL, bytes_of, numbers, residue, serve, upload, write
 
 _MOST_STEPS = 400
+_CYCLES = 10
 
 
 def killed_at(step: int, act: Callable[[], object]) -> bool:
@@ -225,9 +226,9 @@ def test_a_file_that_somebody_copied_into_the_mirror_is_counted(
 JOB = """
 import sys
 import mx8shards as mx8
-url, cache, limit, seed = sys.argv[1:]
+url, cache, limit, keep_zip, seed = sys.argv[1:]
 with (
-    mx8.Dataset(url, local=cache, cache_limit=int(limit)) as dataset,
+    mx8.Dataset(url, local=cache, cache_limit=int(limit), keep_zip=keep_zip == "True") as dataset,
     mx8.Loader(dataset, batch_size=10, shuffle=mx8.BlockShuffle(shards=3), seed=int(seed), output="numpy") as loader,
 ):
     for epoch in range(2):
@@ -235,29 +236,43 @@ with (
 """
 
 
+def stored_hashes(root: Path) -> dict[str, str]:
+    """Also those of compressed shards."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.glob("*.mds*")}
+
+
 @pytest.mark.hunt
-def test_jobs_that_are_killed_at_random_moments_leave_a_mirror_to_the_others(bucket: str, tmp_path: Path) -> None:
-    write(tmp_path / "large", 1_500)
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("keep_zip", [False, True])
+def test_jobs_that_are_killed_at_random_moments_leave_a_mirror_to_the_others(
+    keep_zip: bool, seed: int, bucket: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "large", 1_500, compression="zstd" if keep_zip else None)
     upload(tmp_path / "large", bucket)
-    right = hashes(tmp_path / "large")
+    numbers(mx8.Dataset(bucket, local=tmp_path / "clean", cache_limit="1gb", keep_zip=keep_zip))
+    right = stored_hashes(tmp_path / "clean")
     root = tmp_path / "cache"
-    limit = bytes_of(tmp_path / "large") * 6 // 10
-    rng = random.Random(100)
+    limit = stored_bytes(tmp_path / "clean") * 6 // 10
+    rng = random.Random(seed)
 
     def begin(seed: int) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", JOB, bucket, str(root), str(limit), str(seed)]
+        command = [sys.executable, "-c", JOB, bucket, str(root), str(limit), str(keep_zip), str(seed)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    for _ in range(100):
+    for _ in range(_CYCLES):
         jobs = [begin(seed) for seed in range(4)]
         time.sleep(rng.uniform(1.5, 4))
         for job in jobs[:3]:
             job.kill()
             job.communicate()
         assert jobs[3].communicate(timeout=120)[0].split() == ["True", "True"]
-        here = hashes(root)
+        here = stored_hashes(root)
         assert here == {name: right[name] for name in here}
-        assert bytes_of(root) <= limit
+        assert stored_bytes(root) <= limit
     assert begin(9).communicate(timeout=120)[0].split() == ["True", "True"]
     assert residue(root) == []
-    assert bytes_of(root) <= limit
+    assert stored_bytes(root) <= limit
+
+
+def stored_bytes(root: Path) -> int:
+    return sum(path.stat().st_size for path in root.glob("*.mds*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,8 @@ from mx8shards.errors import RemoteError
 from mx8shards.remote import new_in_parts, object_store
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.uploads import put_file
-from tests.remote.fault_server import FaultServer, Kind
+from tests.remote.certificates import certificate
+from tests.remote.fault_server import FaultServer, Kind, Operation
 from tests.waiting import wait_until
 
 pytest.importorskip("obstore")
@@ -101,3 +103,55 @@ def test_a_profile_that_is_not_there_means_one_request(
     open_store(fault_server.url(), deadline_s=20).put("shard", source, new=True)
     assert fault_server.data("shard") == DATA
     assert fault_server.counts("put") == {"shard": 1}
+
+
+def test_over_https_parts_go_as_they_are_and_are_checked(
+    s3_environment: None, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server does not know S3's encoding aws-chunked, which boto3 uses over https if it may."""
+    server = FaultServer()
+    server.knows_chunks, server.certificate = False, tmp_path / "certificate.pem"
+    certificate(server.certificate)
+    with server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(server.certificate))
+        server.fail("flip", "part", key="shard")
+        store = open_store(server.url(), deadline_s=20)
+        store.put("shard", source, new=True)
+        assert server.data("shard") == DATA
+        assert server.counts("part")["shard"] == 4
+        assert server.counts("put")["shard"] == 0
+        store.close()
+
+
+def test_a_store_that_changes_parts_gets_single_requests(
+    fault_server: FaultServer, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one would that kept an encoding of the parts."""
+    change = FaultServer._change
+
+    def framed(self: FaultServer, operation: Operation, key: str, query: dict[str, str], body: bytes) -> Any:
+        return change(self, operation, key, query, body + b"0" if operation == "part" else body)
+
+    monkeypatch.setattr(FaultServer, "_change", framed)
+    store = open_store(fault_server.url(), deadline_s=20)
+    for key in ("shard", "other"):
+        store.put(key, source, new=True)
+        assert fault_server.data(key) == DATA
+    assert fault_server.counts("put")["shard"] == fault_server.counts("put")["other"] == 1
+    assert fault_server.counts("part")["other"] == 0
+
+
+@pytest.mark.parametrize("kind", [403, 404, 500])
+def test_an_upload_that_was_completed_without_an_answer_is_not_sent_again(
+    kind: Kind, fault_server: FaultServer, source: Path
+) -> None:
+    """obstore then aborts the upload, and tells only that it is unknown."""
+    fault_server.fail(kind, "complete", times=None, place="last")
+    source.write_bytes(DATA + b"one byte more than one part")
+    store = open_store(fault_server.url(), deadline_s=5)
+    etag = store.put("shard", source)
+    assert etag == fault_server.current("shard").etag
+    assert fault_server.data("shard") == source.read_bytes()
+    assert fault_server.counts("start")["shard"] == 1

@@ -17,7 +17,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.maintain import remote_gc
-from mx8shards.remote import reservations, upload_snapshot, writer_start
+from mx8shards.remote import puts, reservations, upload_snapshot, writer_start
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.reservations import PREFIX, Process, Reservation
@@ -175,16 +175,16 @@ def test_a_writer_that_was_taken_for_dead_removes_nothing_of_the_next_one(
 
 def after_lost_answer(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """The answer to the next put of index.json is lost; `act` is called before another attempt."""
-    put, left = ObjectStore._put, [act]
+    send, left = puts.send, [act]
 
-    def putting(self: ObjectStore, client: Any, key: str, source: Any, mode: Any) -> str:
-        found = put(self, client, key, source, mode)
+    def sending(client: Any, key: str, source: Any, mode: Any) -> str:
+        found = send(client, key, source, mode)
         if key == "index.json" and left:
             left.pop()()
             raise OSError("the answer was lost")
         return found
 
-    monkeypatch.setattr(ObjectStore, "_put", putting)
+    monkeypatch.setattr(puts, "send", sending)
 
 
 def test_a_snapshot_whose_answer_was_lost_is_published_even_if_another_follows(

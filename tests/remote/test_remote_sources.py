@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import random
 import tarfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ import pytest
 import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.convert import convert_in_parts, remote_sources
+from mx8shards.convert.file_kinds import PICTURES
 from mx8shards.convert.imagefolder import ImageFolder
 from mx8shards.convert.source_files import open_files
 from mx8shards.remote.open_store import open_store
+from tests.remote.deadlines import in_time
 from tests.remote.fault_server import FaultServer, Kind
 from tests.remote.objects import objects
 
@@ -49,12 +51,6 @@ def server(fault_server: FaultServer) -> FaultServer:
     return fault_server
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store gives up soon."""
-    monkeypatch.setattr(remote_sources, "open_store", partial(open_store, deadline_s=2.0))
-
-
 def put(server: FaultServer, files: dict[str, bytes], prefix: str = "photos") -> str:
     for name, data in files.items():
         server.put(f"{prefix}/{name}", data)
@@ -78,6 +74,14 @@ def convert(src: Any, out: Path | str, **options: Any) -> Any:
 def facts(report: Any) -> tuple[Any, ...]:
     """What must be equal, wherever the pictures lie."""
     return report.snapshot, report.samples, sorted((each.item, each.reason) for each in report.rejects)
+
+
+def test_a_worker_keeps_the_deadline(server: FaultServer) -> None:
+    with remote_sources.reads_fail_after(0.5):
+        source = pickle.loads(pickle.dumps(remote_sources.open_remote(put(server, FILES), PICTURES)))
+    with server.outage():
+        error = in_time(lambda: source.read("cat/1.jpg", 1, ""))
+    assert isinstance(error, mx8.RemoteError)
 
 
 # the dataset ---------------------------------------------------------------------------------------------------
@@ -219,9 +223,7 @@ def test_faults_that_pass_are_neither_errors_nor_rejects(server: FaultServer, tm
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_an_outage_ends_the_conversion_which_then_resumes(
-    server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hasty: None, packed: bool
-) -> None:
+def test_an_outage_ends_the_conversion_which_then_resumes(server: FaultServer, tmp_path: Path, packed: bool) -> None:
     files = {f"cat/{i}.jpg": picture("JPEG", quality=50 + i) for i in range(20)}
     local = convert(write(tmp_path / "photos", files), tmp_path / "local")
     server.put("photos.tar", tar_of(files))
@@ -233,7 +235,7 @@ def test_an_outage_ends_the_conversion_which_then_resumes(
         server.down = count >= 2 * PARTS
 
     with pytest.raises(mx8.RemoteError) as caught:
-        convert(url, tmp_path / "out", progress=tell)
+        convert(url, tmp_path / "out", progress=tell, deadline_s=2.0)
     assert caught.value.reason == "network"
     assert max(done) < len(files)
     assert not (tmp_path / "out/index.json").exists()
@@ -254,10 +256,14 @@ def test_a_refusal_is_an_error_and_no_reject(server: FaultServer, tmp_path: Path
     assert "photos/dog/1.png" in str(caught.value)
 
 
-def test_a_store_that_does_not_answer_the_listing_is_an_error(server: FaultServer, tmp_path: Path, hasty: None) -> None:
-    url = put(server, FILES)
-    with server.outage(), pytest.raises(mx8.RemoteError):
-        convert(url, tmp_path / "out")
+@pytest.mark.parametrize("name", ["photos", "photos.tar"])
+def test_a_store_that_does_not_answer_is_an_error_at_the_deadline(
+    server: FaultServer, tmp_path: Path, name: str
+) -> None:
+    put(server, FILES)
+    with server.outage():
+        error = in_time(lambda: convert(server.url(name), tmp_path / "out", deadline_s=0.5))
+    assert isinstance(error, mx8.RemoteError)
     assert not (tmp_path / "out").exists()
 
 
@@ -313,7 +319,7 @@ def test_a_tar_is_read_through_blocks_as_from_a_disk(server: FaultServer) -> Non
     draws = random.Random(1)
     data = draws.randbytes((5 << 20) + 77)
     etag = server.put("it", data)
-    reader = remote_sources._Reader(server.url())
+    reader = remote_sources._Reader(server.url(), 300.0)
     file = io.BufferedReader(remote_sources._Blocks(reader, remote_sources._Read("it", 0, len(data), etag)))
     assert file.seek(0, io.SEEK_END) == len(data)
     for _ in range(60):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
 from mx8shards.shards.snapshots import MIRROR
 from tests.remote.conftest import S3Server
@@ -238,3 +241,26 @@ def test_a_sync_killed_at_any_request_is_finished_by_the_next_one(
         if up == down == 0:
             break
     assert at > 15
+
+
+def test_a_full_disk_is_named_with_what_helps_a_sync(
+    fault_server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = fault_server.url("set")
+    snapshot = write(url)
+    fetch = ObjectStore.fetch
+
+    def full(self: ObjectStore, key: str, target: Path, size_bytes: int, **options: Any) -> None:
+        if key == "shard.00001.mds":
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        fetch(self, key, target, size_bytes, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "fetch", full)
+        with pytest.raises(
+            mx8.DiskError, match=r"b: the disk is full: a file of \d+ bytes does not fit \(free"
+        ) as caught:
+            mx8.sync(url, tmp_path / "b")
+    assert caught.value.errno == errno.ENOSPC
+    assert "cache" not in str(caught.value)
+    assert mx8.sync(url, tmp_path / "b") == snapshot

@@ -114,6 +114,13 @@ def test_a_lasting_fault_leaves_the_old_dataset_or_publishes_the_new_one(
     check_appending(name, kind, place, None, fault_server, tmp_path)
 
 
+@pytest.mark.parametrize(("name", "kind", "times"), [("new index", 403, None), ("old index", "flip", 1)])
+def test_an_index_that_was_put_although_it_was_refused_or_was_changed_on_its_way_is_no_error(
+    name: str, kind: Kind, times: int | None, fault_server: FaultServer, tmp_path: Path
+) -> None:
+    check_appending(name, kind, "last", times, fault_server, tmp_path)
+
+
 @pytest.mark.hunt
 @pytest.mark.parametrize("times", [1, 2, None])
 @pytest.mark.parametrize("place", PLACES)
