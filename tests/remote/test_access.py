@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib
-import ipaddress
 import logging
 import os
 import pickle
@@ -21,9 +18,9 @@ import pytest
 
 from mx8shards.errors import MissingPackageError, RemoteError, SettingError
 from mx8shards.remote.access import Access
-from mx8shards.remote.bulk import find_s5cmd
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
+from tests.remote.certificates import make_certificate
 from tests.remote.conftest import KEY_ID, SECRET
 from tests.remote.http_handler import HttpHandler
 
@@ -183,32 +180,10 @@ def test_a_public_bucket_is_read_without_signature(
     assert caught.value.reason == "denied"
 
 
-def certificate(path: Path) -> None:
-    """Write a key and a certificate for 127.0.0.1, signed by itself, into a file."""
-    x509 = pytest.importorskip("cryptography.x509")
-    hashes = importlib.import_module("cryptography.hazmat.primitives.hashes")
-    serialization = importlib.import_module("cryptography.hazmat.primitives.serialization")
-    ec = importlib.import_module("cryptography.hazmat.primitives.asymmetric.ec")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(hosts, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    encoding = serialization.Encoding.PEM
-    secret = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(secret + made.public_bytes(encoding))
-
-
 def test_a_private_certificate_is_trusted_by_both_engines_if_it_is_named(
     server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    certificate(tmp_path / "certificate.pem")
+    make_certificate(tmp_path / "certificate.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "certificate.pem")
     server.encrypt(context)
@@ -221,11 +196,9 @@ def test_a_private_certificate_is_trusted_by_both_engines_if_it_is_named(
     assert store.read("x", len(SHARD)).data == SHARD
     store.fetch("x", tmp_path / "x", len(SHARD))
     assert (tmp_path / "x").read_bytes() == SHARD
-    assert store._bulk is None or store._bulk._failures == 0
     store.close()
 
 
-@pytest.mark.usefixtures("with_s5cmd")
 def test_requester_pays_is_said_by_both_engines(
     server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -258,13 +231,13 @@ def made_credentials(server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_pat
     write_config(monkeypatch, tmp_path, f"[default]\ncredential_process = {command}\n", "")
 
 
-@pytest.mark.usefixtures("made_credentials", "with_s5cmd")
+@pytest.mark.usefixtures("made_credentials")
 def test_credentials_that_expire_early_are_made_anew_by_both_engines(server: KeyServer, tmp_path: Path) -> None:
     store = s3_store()
     store.fetch("x", tmp_path / "1", len(SHARD))
     assert set(server.seen) == {"KEY1"}
     server.expired.add("KEY1")
-    store.fetch("x", tmp_path / "2", len(SHARD))  # s5cmd is refused, obstore too, then with new keys
+    store.fetch("x", tmp_path / "2", len(SHARD))  # refused, then with new keys
     assert server.seen[-1] == "KEY2"
     server.seen.clear()
     threads = [threading.Thread(target=store.read, args=("x", len(SHARD))) for _ in range(4)]
@@ -272,7 +245,6 @@ def test_credentials_that_expire_early_are_made_anew_by_both_engines(server: Key
         thread.start()
     for thread in threads:
         thread.join()
-    store._bulk._paused_until = 0  # type: ignore[union-attr]
     store.fetch("x", tmp_path / "3", len(SHARD))
     store.close()
     assert set(server.seen) == {"KEY2"}
@@ -335,8 +307,6 @@ def command_lines() -> bytes:
     return found
 
 
-@pytest.mark.skipif(find_s5cmd() is None, reason="s5cmd is not installed")
-@pytest.mark.usefixtures("with_s5cmd")
 def test_no_log_error_repr_pickle_or_command_line_shows_a_secret(
     server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
