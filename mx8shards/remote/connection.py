@@ -1,8 +1,8 @@
 """How does the answer to a GET request come from a socket, with time limits and little CPU time?
 
-OpenSSL returns a record of at most 16 KiB, and after each a thread waits for the GIL. So no more threads receive at once
-than there are cores: the sockets do not block, and a thread that has received what is there lets another one do so. On
-two cores this saved a fifth of the CPU time of 16 connections.
+OpenSSL returns a record of at most 16 KiB, and after each a thread waits for the GIL. So no more threads receive at
+once than there are cores: the sockets do not block, and a thread that has received what is there lets another one do
+so. On two cores this saved a fifth of the CPU time of 16 connections.
 """
 
 from __future__ import annotations
