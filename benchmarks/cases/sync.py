@@ -26,8 +26,8 @@ NOTES = """\
 - mx8shards: `mx8.sync`, which also checks the blake3 hash of every shard. s5cmd: `s5cmd cp 's3://…/*'` with its
   defaults, then fsync of every file. obstore: whole objects streamed into files by eight threads, then fsync.
 - The server alone: two connections, read into a buffer that is used again, by http.client. Nothing is written.
-- CPU: of the client and its child processes, for each GB, without that of sampling the memory. Memory: the peak of their anonymous memory, minus that of
-  the process with all imports done.
+- CPU: of the client and its child processes, for each GB, without that of sampling the memory. Memory: the peak of
+  their anonymous memory, minus that of the process with all imports done.
 """
 COLUMNS = (
     Column(title="MB/s", number="mb_per_s", digits=0),
