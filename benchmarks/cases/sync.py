@@ -26,8 +26,8 @@ NOTES = """\
 - mx8shards: `mx8.sync`, which also checks the blake3 hash of every shard. s5cmd: `s5cmd cp 's3://…/*'` with its
   defaults, then fsync of every file. obstore: whole objects streamed into files by eight threads, then fsync.
 - The server alone: two connections, read into a buffer that is used again, by http.client. Nothing is written.
-- CPU: of the client and its child processes, for each GB. Memory: the peak of their anonymous memory, minus that of
-  the process with all imports done.
+- CPU: of the client and its child processes, for each GB, without that of sampling the memory. Memory: the peak of
+  their anonymous memory, minus that of the process with all imports done.
 """
 COLUMNS = (
     Column(title="MB/s", number="mb_per_s", digits=0),
@@ -174,7 +174,7 @@ def _measured(work: Callable[[], object], endpoint: str, served: str, out: str) 
     before_mb, before_s = process_tree.anonymous_mb(), process_tree.processor_s()
     with Measured() as whole, process_tree.Peak(every_s=0.02) as peak:
         work()
-    cpu_s = process_tree.processor_s() - before_s
+    cpu_s = process_tree.processor_s() - before_s - peak.cpu_s
     counted = object_server.counts(endpoint)
     shutil.rmtree(out)
     return {

@@ -85,9 +85,16 @@ def convert_from(
     check_place(target, parts)
     job = _with_shard_options(Job(origin, target, _given(size_limit, compression), bool(append), parts))
     with reads_fail_after(deadline_s):
-        if upload is not None:
-            return convert_into_store(job, upload, workers=workers, progress=progress)
-        return _with_files(convert(job, workers=workers, progress=progress))
+        return _converted(job, upload, workers, progress)
+
+
+def _converted(
+    job: Job, upload: Upload | None, workers: int, progress: Callable[[int, int], object] | None
+) -> Conversion:
+    """Convert in a directory, and upload what was made if it is for a store."""
+    if upload is not None:
+        return convert_into_store(job, upload, workers=workers, progress=progress)
+    return _with_files(convert(job, workers=workers, progress=progress))
 
 
 def _target(out: Any, append: bool, single_writer: bool, deadline_s: float) -> tuple[Path, Upload | None]:

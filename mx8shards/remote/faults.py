@@ -7,9 +7,10 @@ and those of Azure may contain a signature.
 from __future__ import annotations
 
 import re
+import ssl
 from http import HTTPStatus
 
-from mx8shards.errors import RemoteError
+from mx8shards.errors import RemoteError, error_text
 from mx8shards.remote.store import Reason
 
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -36,6 +37,8 @@ _KINDS = {
     "Unknown": "an answer that is not HTTP",
 }
 
+_BROKEN: dict[type[OSError], str] = {TimeoutError: "no answer in time", ConnectionResetError: "the connection broke"}
+
 _ON_THE_WAY = (  # their status is 400 or 404, but another attempt may succeed
     *("BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout"),  # of the request's body
     "NoSuchUpload",  # it was completed, but the answer was lost; or a cleanup removed it
@@ -53,7 +56,8 @@ _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "Re
 def of_client(error: Exception, subject: str) -> RemoteError:
     """The RemoteError for an error of obstore."""
     text = str(error)
-    status, code, kind = (found[1] if (found := pattern.search(text)) else "" for pattern in (_STATUS, _CODE, _KIND))
+    status, kind = (found[1] if (found := pattern.search(text)) else "" for pattern in (_STATUS, _KIND))
+    code = code_in(text)
     if type(error).__name__ in ("PreconditionError", "AlreadyExistsError"):
         return of_status(412, code, subject)
     if status:
@@ -68,6 +72,20 @@ def of_client(error: Exception, subject: str) -> RemoteError:
         hint = f"rename or delete the object {odd[1]!r}: obstore cannot list a key of this form" if odd else ""
         return RemoteError(message, subject=subject, reason="denied", hint=hint)
     return RemoteError(_KINDS.get(kind, f"no answer ({kind or type(error).__name__})"), subject=subject)
+
+
+def of_connection(error: OSError, subject: str) -> RemoteError:
+    """The RemoteError for a connection of our own that failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        message = f"the certificate of the store is not trusted: {error.verify_message}"
+        return RemoteError(message, subject=subject, reason="denied", hint="set AWS_CA_BUNDLE")
+    return RemoteError(_BROKEN.get(type(error), f"no answer: {error_text(error)}"), subject=subject)
+
+
+def code_in(text: str) -> str:
+    """The code in the body of an error, such as NoSuchKey; "" if it has none."""
+    found = _CODE.search(text)
+    return found[1] if found else ""
 
 
 def of_status(status: int, code: str, subject: str, *, hint: str = "") -> RemoteError:

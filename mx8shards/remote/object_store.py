@@ -7,13 +7,12 @@ which contains whole URLs (those of Azure may contain a signature).
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,21 +22,20 @@ from mx8shards.disk.map import Bytes, map_path
 from mx8shards.errors import FormatError, RemoteError, ShardsError, require
 from mx8shards.remote import clients, faults, puts
 from mx8shards.remote.access import Access, Keys
-from mx8shards.remote.bulk import Bulk, find_s5cmd
 from mx8shards.remote.conditions import honours_conditions
+from mx8shards.remote.connections import Connections, can_fetch
+from mx8shards.remote.downloads import Get, fetch_in_one_stream, fetched_in_parallel
 from mx8shards.remote.new_in_parts import IN_PARTS_FROM, InParts
-from mx8shards.remote.parallel_ranges import RANGE_BYTES, Part, fetch_in_ranges
-from mx8shards.remote.partial_file import PartialFile
-from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline, upload_s
+from mx8shards.remote.parallel_ranges import RANGE_BYTES
+from mx8shards.remote.retries import interruptibly, stall_s, until_deadline, upload_s
 from mx8shards.remote.spans import Merged, merged
 from mx8shards.remote.store import Fetched, Listed, Span
 
 _T = TypeVar("_T")
-_logger = logging.getLogger("mx8shards")
 
-_BULK_FROM = 1 << 20  # bytes from which on an object is worth a line to s5cmd, which asks for its size first
 _CHUNK = 1 << 18  # bytes that are written to a file at once; with more, obstore takes up to twice the CPU time
 _PART_RETRIES = 5
+_MOST_IDLE = 32  # connections that are kept for later downloads
 _MOST_CLIENTS = 4  # with different time limits, or with earlier credentials
 _PAGE = 1000  # objects of a listing, or to be deleted by one request
 
@@ -58,9 +56,11 @@ class ObjectStore:
         self._deadline_s, self._parallel = deadline_s, parallel
         self._obstore = require("obstore", "remote")
         self._access = Access() if scheme == "s3" else None
-        program = find_s5cmd() if self._access and _is_for_s5cmd(self._access) else None
-        self._bulk = Bulk(program, self._access, parallel) if self._access and program else None
         self._closed = threading.Event()
+        self._connections: Connections | None = None
+        if self._access and can_fetch(self._access):
+            where = self._access, bucket, prefix
+            self._connections = Connections(*where, stall_s(deadline_s), _MOST_IDLE, self._closed)
         self._lock = threading.Lock()
         self._clients: dict[tuple[Any, ...], Any] = {}
         self._in_parts = InParts(self._access, bucket, prefix, stall_s(deadline_s)) if self._access else None
@@ -94,8 +94,8 @@ class ObjectStore:
     def close(self) -> None:
         """End operations that wait for their next attempt, and make no new ones."""
         self._closed.set()
-        if self._bulk:
-            self._bulk.close()
+        if self._connections:
+            self._connections.close()
         with self._lock:
             self._clients.clear()
 
@@ -147,74 +147,31 @@ class ObjectStore:
             raise
 
     def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
-        """Write a whole object into the new file `target`: with s5cmd if it is large, otherwise, or then, by parts."""
-        begun = time.monotonic()
-        if in_ranges and size_bytes > RANGE_BYTES and self._in_ranges(key, target, size_bytes):
-            return
-        bulk = self._bulk if self._bulk and size_bytes >= _BULK_FROM and not self._bulk.is_paused else None
-        done: bool | None = None
-        if bulk:
-            limits = {"limit_s": attempt_s(self._deadline_s), "stall_s": stall_s(self._deadline_s)}
-            done = bulk.fetch(self._url_of(key), target, size_bytes, **limits)
-            if done:
-                return
-        left = begun + self._deadline_s - time.monotonic()
-        self._stream(key, target, size_bytes, max(left, attempt_s(self._deadline_s)))  # bytes had renewed the limit
-        if bulk and done is False:
-            bulk.pause()
+        """Write a whole object into the new file `target`."""
+        what = partial(self._attempts, key), target, size_bytes, self._url_of(key)
+        if not (in_ranges and size_bytes > RANGE_BYTES and fetched_in_parallel(*what, self._closed)):
+            fetch_in_one_stream(*what)
 
-    def _in_ranges(self, key: str, target: Path, size_bytes: int) -> bool:
-        """Write an object into the new file `target`; False, and no file, if the store gives no ranges of it."""
-        try:
-            fetch_in_ranges(partial(self._read_part, key, size_bytes), target, size_bytes, self._closed)
-        except RemoteError as error:
-            if error.reason == "network":
-                raise
-            _logger.info("%s comes in one piece, as a range of it failed: %s", self._url_of(key), error)
-            return False
-        return True
+    def _attempts(
+        self,
+        key: str,
+        work: Callable[[Get], None],
+        progress: Callable[[], int],
+        stopped: threading.Event | None = None,
+    ) -> None:
+        """Call `work` with a function that asks for this object: over connections of our own, or with obstore."""
 
-    def _read_part(self, key: str, size_bytes: int, part: Part) -> None:
-        """Write one part of an object of this size. A broken attempt is continued where it stopped."""
+        def attempt(keys: Keys | None, region: str, attempt_s: float) -> None:
+            if self._connections:
+                work(partial(self._connections.get, key, keys, region, attempt_s))
+            else:
+                work(partial(self._get, self._client(keys, region, attempt_s), key))
 
-        def work(client: Any) -> None:
-            if part.is_whole:  # the connection broke behind the last byte
-                return
-            options = {"range": part.missing} | ({"if_match": part.etag} if part.etag else {})
-            result = self._obstore.get(client, key, options=options)
-            if result.meta["size"] != size_bytes:
-                raise self._changed(key, f"{size_bytes} bytes", f"{result.meta['size']} bytes")
-            part.answered(result.meta["e_tag"] or "")
-            for chunk in result.stream(min_chunk_size=_CHUNK):
-                part.write(memoryview(chunk))
-            if not part.is_whole:
-                raise RemoteError("the answer ended too early", subject=self._url_of(key))
+        self._retried(key, attempt, progress=progress, stopped=stopped)
 
-        self._run(key, work, progress=lambda: part.arrived, stopped=part.stopped)
-
-    def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:
-        """Write an object into the new file `target`. A broken attempt is continued where it stopped."""
-        etag = ""
-        with PartialFile(target) as file:
-
-            def work(client: Any) -> None:
-                nonlocal etag
-                resume = (
-                    {"range": {"offset": file.done}, "if_match": etag} if 0 < file.done < size_bytes and etag else {}
-                )
-                if not resume:
-                    file.restart()
-                result = self._obstore.get(client, key, options=resume)
-                etag = result.meta["e_tag"] or ""
-                if result.meta["size"] != size_bytes:
-                    raise self._changed(key, f"{size_bytes} bytes", f"{result.meta['size']} bytes")
-                for chunk in result.stream(min_chunk_size=_CHUNK):
-                    file.write(memoryview(chunk))
-                if file.done != size_bytes:
-                    found = f"{file.done} of {size_bytes} bytes"
-                    raise RemoteError(f"the answer ended after {found}", subject=self._url_of(key))
-
-            self._run(key, work, deadline_s=deadline_s, progress=lambda: file.done)
+    def _get(self, client: Any, key: str, span: Span | None, etag: str) -> nullcontext[_Answer]:
+        options = ({"range": span} if span else {}) | ({"if_match": etag} if etag else {})
+        return nullcontext(_Answer(self._obstore.get(client, key, options=options)))
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         """Store an object and return its ETag, conditionally with `if_match` or `new`."""
@@ -302,29 +259,41 @@ class ObjectStore:
     def _delete(self, keys: Sequence[str]) -> None:
         self._run(keys[0], lambda client: self._obstore.delete(client, list(keys)))
 
-    def _run(
+    def _run(self, key: str, work: Callable[[Any], _T], *, retries: int = 0, upload_bytes: int = 0) -> _T:
+        """Call `work` with a client of obstore, as `_retried` does."""
+        more_s = upload_s(upload_bytes)
+
+        def attempt(keys: Keys | None, region: str, attempt_s: float) -> _T:
+            return work(self._client(keys, region, attempt_s, more_s, retries))
+
+        return self._retried(key, attempt, more_s=more_s)
+
+    def _retried(
         self,
         key: str,
-        work: Callable[[Any], _T],
+        work: Callable[[Keys | None, str, float], _T],
         *,
-        retries: int = 0,
-        deadline_s: float | None = None,
-        upload_bytes: int = 0,
+        more_s: float = 0.0,
         progress: Callable[[], int] = lambda: 0,
         stopped: threading.Event | None = None,
     ) -> _T:
-        """Call `work` with a client, again after transient faults until the deadline, and once with new credentials."""
+        """Call `work`, again after transient faults until the deadline, and once with new credentials.
+
+        It gets credentials, a region and a time limit.
+        """
+        if self._pid != os.getpid():
+            raise RemoteError("an ObjectStore cannot be used after fork; a ForkSafe can", subject=self.url)
         subject, stopped = self._url_of(key), stopped or self._closed
         corrected = False  # only once: a program that makes new credentials for every call would have no end
-        more_s = upload_s(upload_bytes)
 
         def attempt(left_s: float) -> _T:
             nonlocal corrected
             while True:
                 used = (self._access.keys(), self._access.region) if self._access else (None, "")
                 try:
-                    client = self._client(*used, left_s, more_s, retries)
-                    return interruptibly(partial(work, client), stopped)
+                    return interruptibly(partial(work, *used, left_s), stopped)
+                except RemoteError as error:
+                    fault = error
                 except ShardsError:
                     raise
                 except (self._obstore.exceptions.BaseError, OSError) as error:
@@ -333,8 +302,7 @@ class ObjectStore:
                     raise fault
                 corrected = True
 
-        limit_s = self._deadline_s if deadline_s is None else deadline_s
-        return until_deadline(attempt, limit_s, stopped, progress, more_s)
+        return until_deadline(attempt, self._deadline_s, stopped, progress, more_s)
 
     def _corrected(self, fault: RemoteError, keys: Keys | None, region: str) -> bool:
         """Whether there are other credentials, or another region, with which a refused request may succeed."""
@@ -344,10 +312,8 @@ class ObjectStore:
             return self._access.find_region(self._bucket, region)
         return self._access.renew(keys)
 
-    def _client(self, keys: Keys | None, region: str, attempt_s: float, more_s: float, retries: int) -> Any:
+    def _client(self, keys: Keys | None, region: str, attempt_s: float, more_s: float = 0.0, retries: int = 0) -> Any:
         """A client with these credentials whose attempts may take this long, of which sending gets `more_s`."""
-        if self._pid != os.getpid():
-            raise RemoteError("an ObjectStore cannot be used after fork; a ForkSafe can", subject=self.url)
         stalled_s, retry_s = stall_s(self._deadline_s) + more_s, max(attempt_s - more_s, 1.0)
         name = (keys, region, math.ceil(attempt_s), stalled_s, math.ceil(retry_s), retries)
         with self._lock:
@@ -374,9 +340,18 @@ class ObjectStore:
         return RemoteError(subject=self._url_of(key), expected=expected, found=found, reason="changed")
 
 
-def _is_for_s5cmd(access: Access) -> bool:
-    """Whether s5cmd takes less CPU time for large objects than obstore: under TLS, though it asks for sizes first."""
-    return access.endpoint is None or access.endpoint.startswith("https:")
+class _Answer:
+    """An Answer of downloads.py, from obstore."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+        self.size_bytes: int = result.meta["size"]
+        self.etag: str = result.meta["e_tag"] or ""
+
+    def copy_to(self, write: Callable[[memoryview], object]) -> None:
+        """Pass the body to `write`."""
+        for chunk in self._result.stream(min_chunk_size=_CHUNK):
+            write(memoryview(chunk))
 
 
 def _again(scheme: str, bucket: str, prefix: str, deadline_s: float, parallel: int) -> ObjectStore:

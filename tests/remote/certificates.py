@@ -1,4 +1,4 @@
-"""A certificate for a test server that speaks https."""
+"""A certificate for the servers of tests, which clients trust if they are told to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-def certificate(path: Path) -> None:
+def make_certificate(path: Path) -> None:
     """Write a key and a certificate for 127.0.0.1, signed by itself, into a file."""
     x509 = pytest.importorskip("cryptography.x509")
     hashes = importlib.import_module("cryptography.hazmat.primitives.hashes")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mx8shards.remote import object_store
+from tests.remote.certificates import make_certificate
 from tests.remote.fault_server import FaultServer
 
 _REQUEST = re.compile(r'"(?:\x1b\[\d+m)*([A-Z]+) (\S+) HTTP')
@@ -93,12 +93,6 @@ def s3_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def with_s5cmd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """s5cmd fetches large objects, as under TLS, which the servers of most tests do not have."""
-    monkeypatch.setattr(object_store, "_is_for_s5cmd", lambda access: True)
-
-
-@pytest.fixture
 def bucket(s3_server: S3Server, s3_environment: None, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a prefix in an empty bucket, which the environment leads to."""
     monkeypatch.setenv("S3_ENDPOINT_URL", s3_server.endpoint)
@@ -111,6 +105,16 @@ def bucket(s3_server: S3Server, s3_environment: None, monkeypatch: pytest.Monkey
 def fault_server(s3_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
     """A server that fails as told, which the environment leads to."""
     with FaultServer() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def tls_server(s3_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FaultServer]:
+    """A server that fails as told, over TLS, which the environment leads to."""
+    make_certificate(tmp_path / "certificate.pem")
+    with FaultServer(certificate=tmp_path / "certificate.pem") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         yield server

@@ -98,7 +98,9 @@ class Reply:
 class FaultServer:
     """A context manager; the server's threads run while the block does."""
 
-    def __init__(self, page_keys: int = 1000) -> None:
+    def __init__(self, page_keys: int = 1000, certificate: Path | None = None) -> None:
+        self.certificate = certificate  # with its key: the server speaks TLS
+        self.connections = 0
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.down = False  # every connection is reset, those in use as well
@@ -109,7 +111,6 @@ class FaultServer:
         self.conditional_in_parts = True  # False: the condition of an upload in parts is ignored, that of PUT is not
         self.knows_chunks = True  # False: the encoding aws-chunked is refused, as some stores do
         self.page_keys = page_keys
-        self.certificate: Path | None = None  # a file with a key and a certificate: then it speaks https
         self.objects: dict[str, list[Version]] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.lock = threading.RLock()
@@ -118,10 +119,9 @@ class FaultServer:
     def __enter__(self) -> Self:
         self._http = _Server(("127.0.0.1", 0), _Handler)
         self._http.owner = self
-        if self.certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(self.certificate)
-            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+        if self.certificate:
+            self._http.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._http.context.load_cert_chain(self.certificate)
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
@@ -132,7 +132,7 @@ class FaultServer:
 
     @property
     def endpoint(self) -> str:
-        return f"http{'s' if self.certificate else ''}://127.0.0.1:{self._http.server_port}"
+        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{self._http.server_port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -148,6 +148,7 @@ class FaultServer:
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": nowhere,
             "AWS_SHARED_CREDENTIALS_FILE": nowhere,
+            **({"AWS_CA_BUNDLE": str(self.certificate)} if self.certificate else {}),
         }
 
     def url(self, prefix: str = "") -> str:
@@ -362,6 +363,16 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
     owner: FaultServer
+    context: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Shake hands in the connection's own thread."""
+        self.owner.connections += 1
+        if self.context is None or self.owner.down:
+            super().finish_request(request, client_address)
+        else:
+            with self.context.wrap_socket(request, server_side=True) as encrypted:
+                super().finish_request(encrypted, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away are ordinary here."""
@@ -511,7 +522,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _has_left(connection: socket.socket) -> bool:
     """Whether the client has closed its side."""
     try:
-        return connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == b""
+        return socket.socket.recv(connection, 1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == b""  # below TLS, too
     except BlockingIOError:
         return False
     except OSError:

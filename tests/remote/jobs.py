@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import mx8shards as mx8
-from mx8shards.remote import object_store
 from tests.forked import forked
 
 JOBS = 4
@@ -151,7 +150,6 @@ def ended(jobs: list[int]) -> list[int | str]:
 
 
 if __name__ == "__main__":
-    object_store._is_for_s5cmd = lambda access: True  # as under TLS
     practice, *settings = sys.argv[1:]
     write(Path(practice), 20, 100)
     train(practice, None, None, 1, 1)  # compiles

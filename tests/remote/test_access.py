@@ -18,10 +18,9 @@ import pytest
 
 from mx8shards.errors import MissingPackageError, RemoteError, SettingError
 from mx8shards.remote.access import Access
-from mx8shards.remote.bulk import find_s5cmd
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
-from tests.remote.certificates import certificate
+from tests.remote.certificates import make_certificate
 from tests.remote.conftest import KEY_ID, SECRET
 from tests.remote.http_handler import HttpHandler
 
@@ -184,7 +183,7 @@ def test_a_public_bucket_is_read_without_signature(
 def test_a_private_certificate_is_trusted_by_both_engines_if_it_is_named(
     server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    certificate(tmp_path / "certificate.pem")
+    make_certificate(tmp_path / "certificate.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "certificate.pem")
     server.encrypt(context)
@@ -197,11 +196,9 @@ def test_a_private_certificate_is_trusted_by_both_engines_if_it_is_named(
     assert store.read("x", len(SHARD)).data == SHARD
     store.fetch("x", tmp_path / "x", len(SHARD))
     assert (tmp_path / "x").read_bytes() == SHARD
-    assert store._bulk is None or store._bulk._failures == 0
     store.close()
 
 
-@pytest.mark.usefixtures("with_s5cmd")
 def test_requester_pays_is_said_by_both_engines(
     server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -234,13 +231,13 @@ def made_credentials(server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_pat
     write_config(monkeypatch, tmp_path, f"[default]\ncredential_process = {command}\n", "")
 
 
-@pytest.mark.usefixtures("made_credentials", "with_s5cmd")
+@pytest.mark.usefixtures("made_credentials")
 def test_credentials_that_expire_early_are_made_anew_by_both_engines(server: KeyServer, tmp_path: Path) -> None:
     store = s3_store()
     store.fetch("x", tmp_path / "1", len(SHARD))
     assert set(server.seen) == {"KEY1"}
     server.expired.add("KEY1")
-    store.fetch("x", tmp_path / "2", len(SHARD))  # s5cmd is refused, obstore too, then with new keys
+    store.fetch("x", tmp_path / "2", len(SHARD))  # refused, then with new keys
     assert server.seen[-1] == "KEY2"
     server.seen.clear()
     threads = [threading.Thread(target=store.read, args=("x", len(SHARD))) for _ in range(4)]
@@ -248,7 +245,6 @@ def test_credentials_that_expire_early_are_made_anew_by_both_engines(server: Key
         thread.start()
     for thread in threads:
         thread.join()
-    store._bulk._paused_until = 0  # type: ignore[union-attr]
     store.fetch("x", tmp_path / "3", len(SHARD))
     store.close()
     assert set(server.seen) == {"KEY2"}
@@ -311,8 +307,6 @@ def command_lines() -> bytes:
     return found
 
 
-@pytest.mark.skipif(find_s5cmd() is None, reason="s5cmd is not installed")
-@pytest.mark.usefixtures("with_s5cmd")
 def test_no_log_error_repr_pickle_or_command_line_shows_a_secret(
     server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -65,7 +65,7 @@ def test_four_jobs_on_one_mirror_fetch_every_object_once(
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("part", [0.5, 0.6, 0.8, 1])
-@pytest.mark.parametrize("size", [2_000, 60_000])  # those of 1.5 MB are fetched by s5cmd
+@pytest.mark.parametrize("size", [2_000, 60_000])
 @pytest.mark.parametrize("seed", range(5))
 def test_two_hundred_cycles_of_each_kind(
     seed: int, size: int, part: float, fault_server: FaultServer, tmp_path: Path, repository: Path

@@ -12,7 +12,7 @@ from mx8shards.errors import RemoteError
 from mx8shards.remote import new_in_parts, object_store
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.uploads import put_file
-from tests.remote.certificates import certificate
+from tests.remote.certificates import make_certificate
 from tests.remote.fault_server import FaultServer, Kind, Operation
 from tests.waiting import wait_until
 
@@ -111,7 +111,7 @@ def test_over_https_parts_go_as_they_are_and_are_checked(
     """The server does not know S3's encoding aws-chunked, which boto3 uses over https if it may."""
     server = FaultServer()
     server.knows_chunks, server.certificate = False, tmp_path / "certificate.pem"
-    certificate(server.certificate)
+    make_certificate(server.certificate)
     with server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)

@@ -78,7 +78,7 @@ def test_a_range_that_waits_makes_progress_with_the_object(tmp_path: Path) -> No
 
 def test_ranges_of_two_versions_are_never_put_together(server: FaultServer, tmp_path: Path) -> None:
     server.fail("replaced", "read", times=1)
-    found = in_time(lambda: fetched(server, tmp_path))
+    found = in_time(lambda: fetched(server, tmp_path, deadline_s=60))
     assert found == bytes(byte ^ 255 for byte in DATA)
 
 

@@ -16,15 +16,14 @@ from typing import Any
 import pytest
 
 from mx8shards.errors import RemoteError
-from mx8shards.remote.bulk import find_s5cmd
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.retries import attempt_s, until_deadline, upload_s
 from tests.remote.deadlines import in_time
 from tests.remote.fault_server import FaultServer
-from tests.remote.http_handler import HttpHandler
 
 NEVER = threading.Event()
+SHARD = os.urandom(2 << 20)
 
 
 def test_a_transient_fault_is_tried_again_until_it_succeeds() -> None:
@@ -138,21 +137,18 @@ def test_an_upload_that_breaks_later_than_the_deadline_is_tried_again() -> None:
     assert limits[0] == pytest.approx(1 + 3, abs=0.01)
 
 
-@pytest.mark.parametrize("engine", ["s5cmd", "obstore"])
-@pytest.mark.usefixtures("with_s5cmd")
+@pytest.mark.parametrize("engine", ["our own", "obstore"])
 def test_a_shard_that_comes_slowly_is_no_outage(
     fault_server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     fault_server.put("shard", SHARD + SHARD)
     store = ObjectStore("s3", "data", "", deadline_s=2, parallel=4)
     if engine == "obstore":
-        monkeypatch.setattr(store, "_bulk", None)
-    elif store._bulk is None:
-        pytest.skip("s5cmd is not installed")
+        monkeypatch.setattr(store, "_connections", None)
     fault_server.bytes_per_s = 1.4e6  # for longer than the deadline
     store.fetch("shard", tmp_path / "shard", 2 * len(SHARD))
     assert (tmp_path / "shard").read_bytes() == SHARD + SHARD
-    if engine == "s5cmd":  # the other one cuts and continues attempts, and loses what is on its way
+    if engine == "our own":  # the other one cuts and continues attempts, and loses what is on its way
         assert fault_server.sent_bytes() == 2 * len(SHARD)
     store.close()
 
@@ -183,78 +179,6 @@ def test_a_conditional_upload_of_a_file_does_not_read_it_into_memory(fault_serve
     assert fault_server.data("empty") == b""
     assert etag == fault_server.current("shard").etag  # type: ignore[union-attr]
     assert most < len(SHARD) + 4 * len(SHARD) * 2  # the server's own copies
-
-
-class Slow:
-    """An S3 server whose answers to s5cmd for the key "slow" never end; `asked` are the (program, key) of requests."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self.go_on = threading.Event()
-        slow = self
-
-        class Handler(HttpHandler):
-            def do_GET(self) -> None:
-                program = "s5cmd" if "aws-sdk-go" in self.headers["User-Agent"] else "obstore"
-                key = self.path.rpartition("/")[2]
-                slow.asked.append((program, key))
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(SHARD)))
-                self.send_header("ETag", '"1"')
-                self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
-                self.end_headers()
-                if self.command == "HEAD":
-                    return
-                self.wfile.write(SHARD[:1000])
-                if program == "s5cmd":
-                    if key == "slow":
-                        slow.go_on.wait(60)
-                        return
-                    for begin in range(1000, 4000, 1000):  # for longer than until the other one is given up
-                        time.sleep(0.6)
-                        self.wfile.write(SHARD[begin : begin + 1000])
-                    self.wfile.write(SHARD[4000:])
-                else:
-                    self.wfile.write(SHARD[1000:])
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self) -> None:
-        self.go_on.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-
-SHARD = os.urandom(2 << 20)
-
-
-@pytest.mark.skipif(find_s5cmd() is None, reason="s5cmd is not installed")
-@pytest.mark.usefixtures("with_s5cmd")
-def test_an_object_that_stalls_in_s5cmd_comes_from_obstore_and_disturbs_no_other(
-    s3_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    server = Slow()
-    monkeypatch.setenv("S3_ENDPOINT_URL", server.endpoint)
-    store = ObjectStore("s3", "bucket", "", deadline_s=4, parallel=4)  # a stall is 1 s
-    threads = [
-        threading.Thread(target=store.fetch, args=(key, tmp_path / key, len(SHARD))) for key in ("slow", "other")
-    ]
-    threads[0].start()
-    time.sleep(0.5)
-    threads[1].start()
-    for thread in threads:
-        thread.join()
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"slow": SHARD, "other": SHARD}
-    assert ("obstore", "slow") in server.asked
-    assert ("obstore", "other") not in server.asked
-    assert store._bulk is not None
-    assert store._bulk._child is not None
-    assert store._bulk._child.retired
-    store.close()
-    server.close()
 
 
 INTERRUPTED = """

@@ -16,13 +16,11 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from mx8shards.remote import object_store, retries
+from mx8shards.remote import retries
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.parallel_ranges import RANGE_BYTES
 from tests.remote.deadlines import SLACK, in_time, was_too_slow
 from tests.remote.fault_server import KINDS, MULTIPART, FaultServer, Kind, Operation, Place
-
-pytestmark = pytest.mark.usefixtures("with_s5cmd")
 
 PLACES: tuple[Place, ...] = ("first", "middle", "last")
 DEADLINE_S = 2.0
@@ -30,7 +28,6 @@ LASTING_DEADLINE_S = 0.8  # where no attempt can succeed
 
 SHARD = random.Random(1).randbytes(3 << 20)
 OLD_SHARD = random.Random(2).randbytes(3 << 20)
-BULK = random.Random(4).randbytes(object_store._BULK_FROM + 1)  # the least that s5cmd fetches
 PUT = SHARD[: retries._SLOWEST]  # the most whose upload gets no time beyond the deadline
 INDEX = b'{"shards": [], "version": 2}' * 50
 OLD_INDEX = INDEX[::-1]
@@ -63,11 +60,6 @@ def fetch_shards(store: Any, server: FaultServer, place: Path) -> Any:
         store.fetch(f"shard{number}", place / f"{number}", len(SHARD))
         found.append((place / f"{number}").read_bytes())
     return found
-
-
-def fetch_bulk(store: Any, server: FaultServer, place: Path) -> Any:
-    store.fetch("bulk", place / "bulk", len(BULK))
-    return (place / "bulk").read_bytes()
 
 
 def fetch_in_ranges(store: Any, server: FaultServer, place: Path) -> Any:
@@ -105,13 +97,6 @@ WORK = {
         ("shard0", "shard1", "shard2"),
         fetch_shards,
         lambda found, server: found == [SHARD] * 3,
-        ("flip", "stale", "replaced"),
-    ),
-    "bulk": Work(
-        ("read",),
-        ("bulk",) * 3,
-        fetch_bulk,
-        lambda found, server: found == BULK,
         ("flip", "stale", "replaced"),
     ),
     "in ranges": Work(
@@ -165,8 +150,7 @@ def server(fault_server: FaultServer) -> FaultServer:
     """Every object that is read was replaced once, so that there is a stale version of it."""
     fault_server.page_keys = 2
     shards = [(f"shard{number}", OLD_SHARD, SHARD) for number in range(3)]
-    large = [("bulk", BULK[::-1], BULK), ("long", LONG[::-1], LONG)]
-    for key, old, new in [("index.json", OLD_INDEX, INDEX), *large, *shards]:
+    for key, old, new in [("index.json", OLD_INDEX, INDEX), ("long", LONG[::-1], LONG), *shards]:
         fault_server.put(key, old)
         fault_server.put(key, new)
     for number in range(5):
@@ -228,7 +212,7 @@ def test_one_fault_per_operation_and_place(
     check(name, kind, place, 1, server, tmp_path)
 
 
-LASTING = [("index", 503), ("list", 500), *((name, "hang") for name in ("shard", "bulk", "range", "put", "multipart"))]
+LASTING = [("index", 503), ("list", 500), *((name, "hang") for name in ("shard", "range", "put", "multipart"))]
 
 
 @pytest.mark.parametrize(("name", "kind"), LASTING)
