@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks import videos
-from benchmarks.adapters.ours_clips import FRAMES, SIZE
+from benchmarks.adapters.ours_clips import FRAMES, SIZE, one_of_each
 from benchmarks.adapters.torch_loader import Epochs, collate
 
 _SIZES: dict[str, Any] = {}  # shapes of frames by path, because decord takes the size in advance
@@ -164,16 +164,17 @@ def open_loader(
     in_order: bool = False,
     in_one_call: bool = False,
 ) -> Any:
-    """A DataLoader with workers, shuffled unless `in_order`; `in_one_call`: an item is all clips of a video."""
+    """A DataLoader with workers, in our order; `in_one_call`: an item is all clips of a video."""
     clips = Clips(root, reader, stride, every, frames)
-    dataset: torch.utils.data.Dataset[Any] = Videos(clips) if in_one_call else clips
+    order = range(len(clips)) if in_order else one_of_each(len(clips) // clips.per_video, clips.per_video)
+    dataset = Videos(clips) if in_one_call else torch.utils.data.Subset(clips, order)
     per_item = clips.per_video if in_one_call else 1
     return Epochs(
         torch.utils.data.DataLoader,
         workers,
         dataset=dataset,
         batch_size=batch_size // per_item,
-        shuffle=not in_order,
+        shuffle=False,
         collate_fn=_joined if in_one_call else collate,
     )
 
