@@ -7,6 +7,7 @@ lengths    for each sample four int64: frames, duration, and the numerator and d
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +25,8 @@ from mx8shards.format.packet_index import FORMAT
 from mx8shards.shards.cores import core_count
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import Ids
+
+_logger = logging.getLogger("mx8shards")
 
 MAGIC = b"MX8LENS\n"
 NUMBERS = ("frames", "duration", "time_base_num", "time_base_den")
@@ -76,10 +79,13 @@ def _read_lengths(shards: Shards, source: str | IndexFile, sample_ids: Sequence[
 
 
 def _length(shards: Shards, source: str | IndexFile, sample_id: int) -> tuple[int, int, int, int]:
-    """The length of a video; zeros without packet index, so that it has no clips."""
+    """The length of a video; zeros without a valid packet index, so that it has no clips."""
     try:
         index = read_packets(shards, sample_id, source)
     except DecodeError:
+        return _NONE
+    except FormatError as error:
+        _logger.warning("a video has no clips, because its packet index is damaged: %s", error)
         return _NONE
     first = int(index.pts[index.frames[0]])
     return len(index.frames), index.facts.end - first, *index.facts.time_base

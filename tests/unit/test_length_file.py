@@ -64,3 +64,14 @@ def test_a_damaged_file_is_refused(root: Path) -> None:
         lengths(root)
     path.unlink()
     assert sum(lengths(root)) > 0
+
+
+def test_a_video_with_a_damaged_index_has_no_clips(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = packets_of(video("h264").data)
+    metadata = {VIDEOS: {"video": {"packets": "packets", "format": FORMAT}}}
+    with mx8.Writer(tmp_path, columns={"video": "bytes", "packets": "bytes"}, metadata=metadata) as writer:
+        for packets in (good, good[:-1], good):
+            writer.write({"video": b"", "packets": packets})
+    assert lengths(tmp_path) == [40, 0, 40]
+    assert "its packet index is damaged" in caplog.text
+    assert "sample 1" in caplog.text
