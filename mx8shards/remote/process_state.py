@@ -15,7 +15,7 @@ class ProcessState:
     lock      of store and closed: a store that nobody knows would not be closed
     here      basenames that were provided in this process
     spent     begin, end and bytes of each fetch of a shard
-    in_parts  those of each read of a part of a shard
+    in_parts  the bytes of all reads of parts of shards, the seconds in which there were some, and the end of the last
     etags     of the objects that are read in parts, by basename
     """
 
@@ -25,5 +25,11 @@ class ProcessState:
     closed: bool = False
     here: set[str] = field(default_factory=set)
     spent: list[tuple[float, float, int]] = field(default_factory=list)
-    in_parts: list[tuple[float, float, int]] = field(default_factory=list)
+    in_parts: tuple[int, float, float] = (0, 0.0, 0.0)
     etags: dict[str, str] = field(default_factory=dict)
+
+    def note_part(self, begin: float, end: float, size_bytes: int) -> None:
+        """Add the read of a part to the sums: there may be millions of them."""
+        with self.lock:
+            total, busy_s, until = self.in_parts
+            self.in_parts = total + size_bytes, busy_s + max(0.0, end - max(begin, until)), max(end, until)

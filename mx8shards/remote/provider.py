@@ -143,7 +143,7 @@ class RemoteFiles:
             if error.reason in ("missing", "changed"):
                 self._require_snapshot(error)
             raise
-        own.in_parts.append((begun, time.monotonic(), sum(map(len, found))))
+        own.note_part(begun, time.monotonic(), sum(map(len, found)))
         return found
 
     def close(self) -> None:
@@ -360,9 +360,9 @@ class RemoteFiles:
     @property
     def fetched(self) -> Fetches:
         """What this process has fetched so far."""
-        total, busy_s, until = 0, 0.0, 0.0
         own = self._of_process
-        for begin, end, size in sorted([*own.spent, *own.in_parts]):
+        (total, busy_s, _), until = own.in_parts, 0.0
+        for begin, end, size in sorted(own.spent):
             total += size
             busy_s += max(0.0, end - max(begin, until))
             until = max(until, end)
