@@ -37,6 +37,14 @@ class Output:
 RAGGED = Output(np.dtype(np.uint8), None)
 
 
+class NeedsWholeError(Exception):
+    """A stage needs more of a payload than it said in `narrow`, and its shard is read in parts."""
+
+    def __init__(self, shard: int) -> None:
+        super().__init__(shard)
+        self.shard = shard
+
+
 class Work(Protocol):
     """The state of one batch in preparation, as stages see it.
 
@@ -61,6 +69,9 @@ class Work(Protocol):
     @property
     def epoch(self) -> int:
         """The epoch that the batch belongs to."""
+
+    def require_whole(self, row: int) -> None:
+        """NeedsWholeError if only parts of the payloads of a row can be read. The batch is made again with all."""
 
     def region(self, key: str) -> Any:
         """The region of an output in the bank."""

@@ -204,6 +204,7 @@ class Clips(Stage):
         parts = sweep.parts or self._reader.copied(work, sweep.row, lambda index: stretches(index, wanted))
         counts, missing = self._stretches(work, sweep, parts, payload, take)
         if len(missing):
+            work.require_whole(sweep.row)
             begin_part = self._reader.copied(work, sweep.row, lambda index: from_start(index, missing))
             more, missing = self._stretches(work, sweep, [begin_part], payload, take)
             counts.add(more)

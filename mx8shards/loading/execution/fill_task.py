@@ -18,10 +18,11 @@ from mx8shards.loading.execution.crew import ResourceOf
 from mx8shards.loading.execution.filling import Range
 from mx8shards.loading.execution.results import Failed, Ready, Result
 from mx8shards.loading.execution.run_state import Message, Restart, RunState
-from mx8shards.loading.planning.groups import Group, Step
+from mx8shards.loading.planning.groups import Group, Ids, Step
 from mx8shards.loading.planning.work import Work
 from mx8shards.loading.reporting.lost_samples import LostSample
 from mx8shards.loading.reporting.times import Times, clock
+from mx8shards.stages import NeedsWholeError
 
 
 class FillTask:
@@ -119,6 +120,8 @@ class FillTask:
 
     def _finished(self, resource_of: ResourceOf) -> tuple[Result, ...]:
         """The results of all batches up to the first that failed; none if the run must restart for them."""
+        if isinstance(self._error, NeedsWholeError) and not self._is_void:
+            return self._again_whole(self._error.shard)
         if self._error is not None or self._work is None or self._is_void:
             return (Failed(self._error or _stopped()),)
         try:
@@ -127,6 +130,20 @@ class FillTask:
             return self._apply_on_error(self._work, resource_of)
         except BaseException as error:  # noqa: BLE001
             return (Failed(error),)
+
+    def _again_whole(self, shard: int) -> tuple[Result, ...]:
+        """Let the run restart here, with a whole shard instead of parts of it."""
+        self._state.assembly.plan.shard_table.read_whole([shard])
+        none = np.zeros(0, np.int64)
+        self._restart(none, none)
+        return ()
+
+    def _restart(self, bad: Ids, positions: Ids) -> None:
+        """Let the planner make this group again, with the samples at these view positions in the bad rows."""
+        group = self.group._replace(measured=None)
+        self._state.restarts.put(
+            Restart(self.number, self._generation, group, bad, positions, self._entries, self._tried)
+        )
 
     def _make_results(self, work: Work) -> tuple[Result, ...]:
         results: list[Result] = []
@@ -188,9 +205,7 @@ class FillTask:
             again = assembly.plan.replanned(self.group, bad, positions)
             self.reservation = assembly.budget.reserve(again.reserve_bytes)
         if again is None or self.reservation is None:
-            self._state.restarts.put(
-                Restart(self.number, self._generation, self.group, bad, positions, self._entries, self._tried)
-            )
+            self._restart(bad, positions)
             return ()
         self.group = again
         self.held = assembly.filler.finder.prepare(again)
@@ -209,6 +224,7 @@ class FillTask:
         if self._work is not None and not all(isinstance(result, Ready) for result in results):
             self._work.release()  # a traceback may still refer to the work
         self._work = None
+        self.group = self.group._replace(measured=None)  # its leases end before the planner sees that nothing is filled
         self.held = []
         if self.reservation is not None:
             self.reservation.cancel()

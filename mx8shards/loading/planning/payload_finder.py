@@ -17,7 +17,7 @@ from mx8shards.kernels.records import NOT_OPENED, OK, SPAN
 from mx8shards.loading.planning.groups import Array, Group, Ids, Measured
 from mx8shards.loading.planning.partial_shards import Fetch, Lease, Spans
 from mx8shards.loading.planning.shard_table import Provide, ShardTable
-from mx8shards.loading.planning.work import Work
+from mx8shards.loading.planning.work import IN_PARTS, Work
 from mx8shards.loading.reporting.times import clock
 from mx8shards.stages import Output, Stage
 
@@ -130,6 +130,7 @@ class PayloadFinder:
         spans = None if fetch is None else self._spans_in_parts(work.rows, parts)
         if fetch is None or spans is None:
             return
+        work.notes.setdefault(IN_PARTS, set()).update(np.unique(spans.shards).tolist())
         lease, errors = fetch(spans)
         work.notes.setdefault(_LEASES, []).append(lease)
         self.lose(work.rows, errors)

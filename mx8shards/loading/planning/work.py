@@ -12,10 +12,12 @@ from mx8shards.kernels import gather
 from mx8shards.kernels.records import OK, SPAN
 from mx8shards.loading.budget.batch_layout import Layout, Region, array_of
 from mx8shards.loading.planning.groups import Group, Measured, Step
-from mx8shards.stages import Output
+from mx8shards.stages import NeedsWholeError, Output
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
+
+IN_PARTS = "shards in parts"  # the key of notes
 
 
 class Work:
@@ -60,6 +62,12 @@ class Work:
     def release(self) -> None:
         """Drop the reference to the bank."""
         del self.whole
+
+    def require_whole(self, row: int) -> None:
+        """NeedsWholeError if the row is in a shard that is read in parts: other bytes of it are not here."""
+        shard = int(self.rows["shard"][row])
+        if shard in self.notes.get(IN_PARTS, ()):
+            raise NeedsWholeError(shard)
 
     def region(self, key: str) -> Region:
         """The region of an output in the bank."""
