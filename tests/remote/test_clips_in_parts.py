@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from mx8shards.format.packet_index import FORMAT, VIDEOS, encode_packet_index, parse_packet_index
+from mx8shards.format.packet_index import FORMAT, VIDEOS, PacketIndex, encode_packet_index, parse_packet_index
 from tests.anonymous_memory import anonymous_bytes
 from tests.clip_data import packets_of, repeated
 from tests.remote.fault_server import KINDS, FaultServer, Kind, Operation, Version
@@ -27,11 +30,18 @@ WHOLE = mx8.Clip(crop=mx8.CenterCrop((HEIGHT, WIDTH)))
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Large videos whose GOPs lie MiB apart, one in each shard."""
-    root, data = tmp_path_factory.mktemp("videos") / "data", video("h264").data
+    root = tmp_path_factory.mktemp("videos") / "data"
+    write(root, parse_packet_index(packets_of(video("h264").data)))
+    return files_in(root)
+
+
+def write(root: Path, index: PacketIndex) -> None:
+    """Write copies of a video, MiB apart, with this packet index of one copy."""
+    data = video("h264").data
     payload = bytearray(np.random.default_rng(3).bytes(COPIES * APART))
     for copy in range(COPIES):
         payload[copy * APART : copy * APART + len(data)] = data
-    packets = encode_packet_index(repeated(parse_packet_index(packets_of(data)), COPIES, APART))
+    packets = encode_packet_index(repeated(index, COPIES, APART))
     columns = {"frames": "int", "packets": "bytes", "path": "str", "video": "bytes", "when": "float64"}
     metadata = {VIDEOS: {"video": {"packets": "packets", "format": FORMAT, "facts": ""}}}
     with mx8.Writer(root, columns=columns, metadata=metadata, size_limit="1mb") as writer:
@@ -39,6 +49,9 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
             sample = {"frames": COPIES * FRAMES, "packets": packets, "path": f"{number}.mp4", "video": bytes(payload)}
             writer.write({**sample, "when": 4.0 * number + 1.0})
     assert len(shards_of(root)) == SAMPLES
+
+
+def files_in(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
@@ -259,6 +272,60 @@ def test_a_snapshot_without_digests_is_read_whole(server: FaultServer, objects: 
     assert len(shards_of(tmp_path / "mirror")) == SAMPLES
 
 
+def test_shards_are_read_whole_if_their_digests_are_damaged(
+    server: FaultServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    [key] = [key for key, found in server.objects.items() if found[0].data.startswith(b"MX8BLK")]
+    server.put(key, (server.data(key) or b"")[::-1])
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, on_error="skip") as batches:
+            assert len(checked(iter(batches))) == SAMPLES
+            assert batches.stats()["lost"] == 0
+    assert caplog.text.count("their digests are damaged") == 1
+
+
+def test_a_keyframe_that_starts_no_decoding_is_decoded_from_the_start(
+    fault_server: FaultServer, objects: dict[str, bytes], tmp_path: Path
+) -> None:
+    """What is before the keyframe was not fetched with the other parts."""
+    index = parse_packet_index(packets_of(video("h264").data))
+    keyframe = index.keyframe.copy()
+    keyframe[next(i for i in range(13, 40) if not keyframe[i] and not index.disposable[i])] = True
+    write(tmp_path / "data", replace(index, keyframe=keyframe))
+    for key, data in files_in(tmp_path / "data").items():
+        fault_server.put(f"set/{key}", data)
+    with opened(fault_server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, batch_size=1, on_error="skip") as batches:
+            assert len(checked(iter(batches))) == SAMPLES
+            assert batches.stats()["lost"] == 0
+    assert shards_of(tmp_path / "mirror") == ["shard.00002.mds"]
+
+
+def test_a_run_that_waits_for_what_an_earlier_one_fetches_ends_when_it_is_stopped(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    def planners() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name == "mx8shards-planner"]
+
+    with opened(server, tmp_path / "mirror", deadline_s=30.0) as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, batch_size=1) as batches:
+            next(iter(batches))  # the offset tables are here
+            hanging = server.fail("hang", "read", key=".*mds", times=None)
+            for epoch in (1, 2):
+                batches.set_epoch(1)
+                iterator = iter(batches)
+                while not hanging.met or (epoch == 2 and not planners()):
+                    time.sleep(0.01)
+                del iterator
+                until = time.monotonic() + 10
+                while planners() and time.monotonic() < until:
+                    time.sleep(0.01)
+                assert not planners()
+
+
 # memory --------------------------------------------------------------------------------------------------------------
 
 
@@ -286,3 +353,15 @@ def test_shards_are_read_whole_if_their_parts_do_not_fit(
         with loader(view, **settings) as batches:
             assert sum(len(batch["video"]) for batch in batches) == SAMPLES
     assert len(shards_of(tmp_path / "mirror")) == SAMPLES
+
+
+@pytest.mark.hunt
+def test_no_shard_is_fetched_whole_because_a_batch_has_just_been_filled(server: FaultServer, tmp_path: Path) -> None:
+    """A batch needs half of the blocks that fit: the blocks of the batch before it must be free in time."""
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=4, random=1)
+        with loader(view, batch_size=1, memory="72mb", shuffle=True, threads=4) as batches:
+            for epoch in range(40):
+                batches.set_epoch(epoch)
+                assert len(checked(iter(batches))) == SAMPLES
+    assert shards_of(tmp_path / "mirror") == []

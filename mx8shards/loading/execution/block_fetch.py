@@ -61,14 +61,15 @@ class BlockFetch:
             needed = self._shards.need(spans)
             if needed is None and not was_filling:
                 raise PartsTooLargeError(np.unique(spans.shards).tolist())
-            if needed is None:
-                if self._is_interrupted():
-                    raise LoaderError("the run was stopped")
-                time.sleep(_POLL_S)
-            elif needed.awaits_others:
-                self._wait(0)
-            else:
+            if needed is not None and not needed.awaits_others:
                 return needed
+            if needed is not None and self._under_way:
+                self._wait(0)
+                continue
+            if self._is_interrupted():
+                raise LoaderError("the run was stopped")
+            needed = None  # its blocks are not in use
+            time.sleep(_POLL_S)  # until blocks make room, or those come that a run before this one still fetches
 
     def begin(self, needed: Needed, then: Callable[[Errors], object]) -> None:
         """Begin to fetch what a lease needs. `then` gets the errors by shard, in any thread, and must not raise."""

@@ -7,6 +7,7 @@ blocks that came take memory: kernels read it like the map of a file. Blocks tha
 
 from __future__ import annotations
 
+import logging
 import mmap
 import sys
 from collections import deque
@@ -18,7 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError
+from mx8shards.errors import FormatError, IntegrityError
 from mx8shards.format.shard_bytes import check_table, table_bytes
 from mx8shards.format.sidecar_bytes import BLOCK_BYTES
 from mx8shards.shards.open_shard import Shards
@@ -27,6 +28,8 @@ from mx8shards.shards.providers import Cause
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int64]
+
+_logger = logging.getLogger("mx8shards")
 
 _ABSENT, _AWAITED, _HERE = 0, 1, 2  # states of a block
 _BLOCKS_AT_ONCE = 4  # of one call to the store …
@@ -174,6 +177,7 @@ class PartialShards:
         self._count = 0  # of blocks that are here or awaited
         self._clock = 0
         self._returned: deque[list[tuple[_Part, Ids]]] = deque()
+        self._undigested: set[str] = set()  # snapshots whose digests are damaged
 
     @property
     def are_possible(self) -> bool:
@@ -185,7 +189,7 @@ class PartialShards:
         self._whole.clear()
         with self._lock:
             self._take_back()
-            idle = [i for i, part in self._parts.items() if not part.users.any()]
+            idle = [i for i, part in self._parts.items() if not (part.users.any() or (part.state == _AWAITED).any())]
             for i in idle:
                 if self._shards.awaits(i) is None:
                     self._count -= int((self._parts.pop(i).state != _ABSENT).sum())
@@ -216,13 +220,28 @@ class PartialShards:
         if not self._wants_part(i):
             self._shards.provide(i, ahead=ahead)
             return
-        digests = self._shards.block_digests(i)
-        if digests is None:  # the store does not have the side-car
+        digests = self._digests(i)
+        if digests is None:
             self._whole.add(i)
             self._shards.provide(i, ahead=ahead)
             return
         with self._buffers.taken(1):
             self._open(i, digests)
+
+    def _digests(self, i: int) -> Bytes | None:
+        """The digests of the blocks of shard `i`; None if the store does not have the side-car, or a damaged one."""
+        snapshot = self._shards.snapshot_of(i)[0].id
+        if snapshot in self._undigested:
+            return None
+        try:
+            return self._shards.block_digests(i)
+        except (FormatError, IntegrityError) as error:
+            with self._lock:
+                is_known = snapshot in self._undigested
+                self._undigested.add(snapshot)
+            if not is_known:
+                _logger.warning("shards are fetched whole, because their digests are damaged: %s", error)
+            return None
 
     def _wants_part(self, i: int) -> bool:
         """Whether shard `i` is read in parts. Once it is found to be local, it is read whole until the epoch ends."""
@@ -261,7 +280,8 @@ class PartialShards:
 
     def among(self, numbers: Ids) -> Bools:
         """Which of these shards are read in parts."""
-        parts = [i for i in self._parts if i not in self._whole]
+        with self._lock:  # other threads open parts
+            parts = [i for i in self._parts if i not in self._whole]
         return np.isin(numbers, parts) if parts else np.zeros(len(numbers), np.bool_)
 
     def address(self, i: int) -> int:
