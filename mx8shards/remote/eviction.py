@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from weakref import WeakSet
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mx8shards.disk import operations
 from mx8shards.errors import DiskError, RemoteError, SettingError
-from mx8shards.remote.ledger import Ledger, size_of
+from mx8shards.remote.ledger import Ledger
 from mx8shards.remote.readers import NEVER, Readers, RunFile
 from mx8shards.remote.stamps import Stamps
 from mx8shards.shards.providers import NO_LIMIT, NoRoomYetError
@@ -168,28 +168,32 @@ class Room:
             return None
         if trims and self.limit_bytes < NO_LIMIT:
             with self._locked() as rooms:
-                self._make_room(rooms, "", 0, ahead=False)
+                self._make_room(rooms, {}, ahead=False)
         return run
 
     def reserve(
-        self, name: str, size_bytes: int, claim: str, *, ahead: bool, ended: Callable[[], bool] = lambda: False
+        self, sizes: Mapping[str, int], claim: str, *, ahead: bool, ended: Callable[[], bool] = lambda: False
     ) -> None:
-        """Make room for a file, and enter it. The caller holds this claim.
+        """Make room for the files of one shard, all at once, and enter them. The caller holds this claim.
 
         NoRoomYetError for a shard that is provided ahead if everything in the mirror is needed sooner. For another one,
         wait until a batch in flight is done with a shard, or nobody wants it any more (`ended`); DiskError at the
-        deadline. SettingError if the file is larger than the limit.
+        deadline. SettingError if the files are larger than the limit.
         """
+        name, size_bytes = next(iter(sizes)), sum(sizes.values())
         if size_bytes > self.limit_bytes:
             expected = f"at least {size_bytes} bytes, which {name} needs"
             raise SettingError(subject="cache_limit", expected=expected, found=f"{self.limit_bytes}")
         deadline = time.monotonic() + self._deadline_s
         while True:
             with self._locked() as rooms:
-                if self._make_room(rooms, name, size_bytes, ahead=ahead):
-                    self._ledger.enter(name, size_bytes, claim)
+                if self._make_room(rooms, sizes, ahead=ahead):
+                    for each, each_bytes in sizes.items():
+                        self._ledger.enter(each, each_bytes, claim)
                     return
                 held = sum(room._ledger.total for room in rooms)
+                for each in sizes:  # or jobs that each keep a compressed shard would wait for each other's room
+                    self._ledger.let_go(each)
             if ahead:
                 raise NoRoomYetError("the cache has no room for a shard ahead", subject=name)
             if ended():
@@ -197,12 +201,6 @@ class Room:
             if time.monotonic() > deadline:
                 raise self._too_small(size_bytes, held)
             time.sleep(_PAUSE_S)
-
-    def hold(self, name: str, claim: str) -> None:
-        """Keep a file, if it is here, while the caller holds this claim."""
-        self._renew()
-        with self._ledger.locked(self._deadline_s):
-            self._ledger.enter(name, size_of(self.root / name), claim)
 
     def settle(self, name: str) -> None:
         """Enter the size that a file has in the mirror, 0 if it is not there. The caller holds its claim."""
@@ -217,22 +215,22 @@ class Room:
             for name in names:
                 self._evict(name)
 
-    def _make_room(self, rooms: Sequence[Room], name: str, size_bytes: int, *, ahead: bool) -> bool:
-        """Remove files until this one fits; False if what may go is not enough.
+    def _make_room(self, rooms: Sequence[Room], sizes: Mapping[str, int], *, ahead: bool) -> bool:
+        """Remove files until these fit; False if what may go is not enough.
 
         No shard of a batch in flight goes; for a shard that is provided ahead, only those that are needed later. Files
         that living jobs are making or checking stay. What a killed job has entered and not made goes like a file.
         """
-        mine = self._ledger.number(name)
+        mine = [self._ledger.number(name) for name in sizes]
         total = sum(room._ledger.total for room in rooms)
-        missing = total - int(self._ledger.sizes[mine]) + size_bytes - self.limit_bytes
+        missing = total - int(self._ledger.sizes[mine].sum()) + sum(sizes.values()) - self.limit_bytes
         if missing <= 0:
             return True
         uses = [room._readers.next_uses() for room in rooms]
-        beyond = int(uses[rooms.index(self)][0][mine]) if ahead else 0
+        beyond = int(uses[rooms.index(self)][0][mine].min()) if ahead else 0
         parts = [room._may_go(i, *uses[i], beyond) for i, room in enumerate(rooms)]
         files = np.concatenate(parts)
-        files = files[(files["room"] != rooms.index(self)) | (files["number"] != mine)]
+        files = files[(files["room"] != rooms.index(self)) | ~np.isin(files["number"], mine)]
         if int(files["bytes"].sum()) < missing:
             return False
         # Unpacking costs less than fetching, so what can be unpacked again goes first. Of those that nobody needs

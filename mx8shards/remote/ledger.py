@@ -91,6 +91,12 @@ class Ledger:
         self.enter(name, size_bytes, self._claims.get(name, ""))
         return size_bytes
 
+    def let_go(self, name: str) -> None:
+        """Let a file be of no claim, if it is here. The caller holds the lock."""
+        size_bytes = int(self._sizes[self.number(name)])
+        if size_bytes and self._claims[name]:
+            self.enter(name, size_bytes, "")
+
     def being_made(self) -> list[int]:
         """The numbers of the files that living jobs are making or checking."""
         held = held_claims(self._root)

@@ -18,6 +18,7 @@ from mx8shards.remote.block_reads import read_blocks
 from mx8shards.remote.block_repair import Repaired, made_whole
 from mx8shards.remote.eviction import Limit, Room
 from mx8shards.remote.fetching import Claim, claimed
+from mx8shards.remote.ledger import size_of
 from mx8shards.remote.outage_notes import note_outage, outage_since
 from mx8shards.remote.process_state import ProcessState
 from mx8shards.remote.remote_snapshots import kept_key, read_current
@@ -176,39 +177,41 @@ class RemoteFiles:
     def _fetched(self, entry: Entry, *, ahead: bool) -> FileInfo:
         """Fetch and verify the shard's file, unless another job does so meanwhile."""
         with self._claim(entry.stored) as claim:
-            if entry.zip is not None and self._stamps.is_verified(entry.zip):
-                self._room.hold(entry.zip.basename, claim.name)  # its copy must not take its room
             found = self._verified(entry) or self._verified_now(entry, claim)
-            if found is None:
-                unpacks = entry.zip is not None and not self.settings.keep_zip
+            if found is None or (found is entry.zip and self._keeps_copies):
+                unpacks = entry.zip is not None and (self._keeps_copies or not self.settings.keep_zip)
                 found = entry.raw if unpacks else entry.stored
                 self._fetch(entry, found, claim, ahead=ahead)
-            if found is entry.zip and self._keeps_copies:
-                found = self._unpacked(entry, claim, ahead=ahead)
             return found
 
-    def _unpacked(self, entry: Entry, claim: Claim, *, ahead: bool) -> FileInfo:
-        """Unpack a compressed shard that is here into the mirror."""
-        assert entry.zip is not None
-        stored, name = shard_path(self.snapshot, entry.zip), shard_name(self.snapshot, entry.zip)
-        with self._entered(entry.raw, 0, claim, ahead=ahead):
-            self._place(fetching.unpack(entry, stored, claim, name), entry.raw, claim)
-        return entry.raw
-
     def _fetch(self, entry: Entry, wanted: FileInfo, claim: Claim, *, ahead: bool = False) -> None:
-        """Fetch the stored file of a shard, unpack it if the raw file is wanted, and place that."""
+        """Fetch the stored file of a shard, unpack it if the raw file is wanted, and place what is to be kept."""
         name = shard_name(self.snapshot, entry.stored)
-        unpacks = wanted is not entry.stored
-        is_here = entry.zip is not None and self._stamps.is_verified(entry.zip)
-        with self._entered(wanted, entry.stored.size_bytes if unpacks and not is_here else 0, claim, ahead=ahead):
+        with self._entered(self._sizes_of(entry, wanted), claim, ahead=ahead):
             try:
                 path = self._stored_file(entry, claim, name, ahead=ahead)
-                if unpacks:
+                if wanted is not entry.stored:
+                    if self._keeps_copies and not self._is_stored_here(entry):
+                        self._place(path, entry.stored, claim)
+                        path = shard_path(self.snapshot, entry.stored)
                     path = fetching.unpack(entry, path, claim, name)
             except (FormatError, IntegrityError) as error:
                 self._require_snapshot(error)
                 raise
             self._place(path, wanted, claim)
+
+    def _sizes_of(self, entry: Entry, wanted: FileInfo) -> dict[str, int]:
+        """The bytes in the mirror of each file of a shard, while its stored file is fetched and unpacked."""
+        sizes = {wanted.basename: wanted.size_bytes}
+        if wanted is entry.stored:
+            return sizes
+        if self._keeps_copies or self._is_stored_here(entry):
+            return {**sizes, entry.stored.basename: entry.stored.size_bytes}
+        return {wanted.basename: wanted.size_bytes + entry.stored.size_bytes}  # the stored file is temporary
+
+    def _is_stored_here(self, entry: Entry) -> bool:
+        """Whether the compressed file of a shard is here and verified."""
+        return entry.zip is not None and self._stamps.is_verified(entry.zip)
 
     def _place(self, path: Path, wanted: FileInfo, claim: Claim) -> None:
         stamp = fetching.place(path, wanted.basename, claim)
@@ -230,7 +233,7 @@ class RemoteFiles:
             if whole is None:
                 self._fetch(entry, damaged, claim)
                 return Repaired(damaged.basename, None)
-            with self._entered(damaged, 0, claim):
+            with self._entered({damaged.basename: damaged.size_bytes}, claim):
                 self._place(whole.path, damaged, claim)
             return Repaired(damaged.basename, whole.blocks)
 
@@ -244,26 +247,24 @@ class RemoteFiles:
             return Repaired(info.basename, None) if self._fetch_sidecar(info, claim) else None
 
     @contextmanager
-    def _entered(self, wanted: FileInfo, more_bytes: int, claim: Claim, *, ahead: bool = False) -> Iterator[None]:
-        """Enter a file into the mirror's ledger before it is fetched; `more_bytes` are temporary.
+    def _entered(self, sizes: dict[str, int], claim: Claim, *, ahead: bool = False) -> Iterator[None]:
+        """Enter files of a shard into the mirror's ledger before it is fetched, with the most bytes that they take.
 
         So no file is in the mirror uncounted, even if this job is killed at any moment.
         """
-        name, own = wanted.basename, self._of_process
-        size_bytes = wanted.size_bytes + more_bytes
-        self._room.reserve(name, size_bytes, claim.name, ahead=ahead, ended=lambda: own.closed)
+        own = self._of_process
+        self._room.reserve(sizes, claim.name, ahead=ahead, ended=lambda: own.closed)
         try:
             yield
-        except BaseException:
-            self._room.settle(name)
-            raise
-        if more_bytes:
-            self._room.settle(name)
+        finally:
+            for name, size_bytes in sizes.items():
+                if size_of(self._root / name) != size_bytes:
+                    self._room.settle(name)
 
     def _stored_file(self, entry: Entry, claim: Claim, name: str, *, ahead: bool) -> Path:
         """A verified copy of the stored file."""
-        if entry.zip is not None and self._stamps.is_verified(entry.zip):
-            return shard_path(self.snapshot, entry.zip)
+        if self._is_stored_here(entry):
+            return shard_path(self.snapshot, entry.stored)
         begun = time.monotonic()
         try:
             first = not ahead and not self._of_process.spent  # a first batch waits for it

@@ -170,7 +170,7 @@ def room_of(source: Path, cache: Path, limit_bytes: int) -> Room:
 def test_a_file_larger_than_the_limit_is_an_error_at_once(source: Path, tmp_path: Path) -> None:
     room = room_of(source, tmp_path / "cache", 5000)
     with pytest.raises(SettingError, match=r"cache_limit: expected at least 6000 bytes, which shard\.x needs"):
-        room.reserve("shard.x", 6000, "claim", ahead=False)
+        room.reserve({"shard.x": 6000}, "claim", ahead=False)
 
 
 def test_the_wait_for_room_ends_when_nobody_wants_the_shard(source: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_the_wait_for_room_ends_when_nobody_wants_the_shard(source: Path, tmp_pa
     run = room.follow(np.array([0]), np.array([0]), np.array([9]))  # a batch in flight needs shard 0
     answers = iter([False, False, True])
     with pytest.raises(RemoteError, match="closed"):
-        room.reserve("shard.00001.mds", 1000, "claim", ahead=False, ended=lambda: next(answers))
+        room.reserve({"shard.00001.mds": 1000}, "claim", ahead=False, ended=lambda: next(answers))
     assert run is not None
     run.close()
 

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,38 @@ def test_a_compressed_shard_does_not_leave_to_make_room_for_its_own_copy(
     for number in range(4):
         with mx8.Dataset(URL, keep_zip=keep_zip, cache_limit=least, deadline_s=5, **options) as dataset:
             assert dataset[10 * number]["x"] == 10 * number
+
+
+@pytest.mark.parametrize("fetched_before", [False, True])
+def test_jobs_that_unpack_kept_shards_at_the_same_time_do_not_wait_for_each_other_s_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetched_before: bool
+) -> None:
+    """Room for the compressed and the raw file is had at once, or not held while a job waits for the other one."""
+    with mx8.Writer(tmp_path / "data", columns={"x": "bytes"}, size_limit=10_000, compression="zstd") as writer:
+        for _ in range(40):
+            writer.write({"x": np.random.default_rng(5).bytes(900)})
+    store = serve(tmp_path / "data", monkeypatch)
+    options: dict[str, Any] = {"local": tmp_path / "cache", "cache_dir": tmp_path / "elsewhere", "keep_zip": True}
+    with mx8.Dataset(URL, **options) as dataset:
+        index = dataset.shards.snapshots[0].index
+        assert not fetched_before or len(list(dataset)) == 40
+    limit = (
+        int((index.raw.size_bytes + index.zip.size_bytes).max()) + 100
+    )  # either two compressed files, or both of one
+    assert limit > 2 * index.zip.size_bytes.max()
+    both = threading.Barrier(2)
+
+    def together(key: str, data: bytes) -> bytes:
+        with suppress(threading.BrokenBarrierError):  # one waits for room, and is not there
+            both.wait(0.5)
+        return data
+
+    store.fault = together
+    with ThreadPoolExecutor(2) as threads, ExitStack() as opened:
+        jobs = [opened.enter_context(mx8.Dataset(URL, cache_limit=limit, deadline_s=5, **options)) for _ in range(2)]
+        found = threads.map(lambda job: [len(jobs[job][10 * (k + job) % 40]["x"]) for k in range(4)], range(2))
+        assert list(found) == [[900] * 4] * 2
+    assert residue(tmp_path / "cache") == []
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
@@ -291,11 +325,11 @@ def test_a_shard_that_is_needed_is_provided_although_there_was_no_room_for_it_ah
         refused, go = threading.Event(), threading.Event()
         real = room._make_room
 
-        def make_room(rooms: Any, name: str, size_bytes: int, *, ahead: bool) -> bool:
+        def make_room(rooms: Any, sizes: dict[str, int], *, ahead: bool) -> bool:
             if ahead:
                 refused.set()
                 go.wait(60)
-            return bool(real(rooms, name, size_bytes, ahead=ahead))
+            return bool(real(rooms, sizes, ahead=ahead))
 
         monkeypatch.setattr(room, "_make_room", make_room)
 
