@@ -66,7 +66,7 @@ def boto_client(access: Access, keys: Keys | None, **limits: Any) -> Any:
         made = boto3.Session().client("s3", config=config, **settings)
     except exceptions.BotoCoreError as error:  # its text may contain settings
         failed = type(error).__name__
-    if not failed:
+    else:
         if access.requester_pays:
             made.meta.events.register("before-sign.s3", _say_who_pays)
         return made

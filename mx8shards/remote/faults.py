@@ -50,9 +50,11 @@ ANOTHER_REGION = "the bucket is in another region"
 
 _NO_OBJECT = ("NoSuchKey", "BlobNotFound", "EntryNotFound")  # other codes of 404 are about the bucket or the endpoint
 
-_HINTS = dict.fromkeys(
-    ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"), "the credentials have expired"
-) | {"RequestTimeTooSkewed": "the clock of this machine is wrong"}
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
+_HINTS = dict.fromkeys(_EXPIRED, "the credentials have expired") | {
+    "RequestTimeTooSkewed": "the clock of this machine is wrong",
+    "AuthorizationHeaderMalformed": "set AWS_REGION",
+}
 
 
 def of_client(error: Exception, subject: str) -> RemoteError:
