@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from mx8shards.errors import RemoteError, SettingError, require
 
+_PLAIN_URL = re.compile(r'[!"$->@-~]+')  # printable ASCII without "#" and "?"
 _REGION_S = 10.0  # the time limit for asking for a bucket's region
 
 _ENDPOINTS = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -75,12 +76,12 @@ class Access:
         with self._lock:
             source = self._source
             if source is None or isinstance(source, Keys):
-                return source
+                return source and _checked(source)
             try:
                 frozen = source.get_frozen_credentials()
             except Exception as error:  # noqa: BLE001 — botocore's, urllib3's and a credential process's errors
                 raise _not_loaded(error) from None
-            return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+            return _checked(Keys(frozen.access_key, frozen.secret_key, frozen.token))
 
     def renew(self, refused: Keys | None) -> bool:
         """Load the credentials anew, because the store refused these. Whether there are others now."""
@@ -127,11 +128,11 @@ def checked_endpoint(setting: str, endpoint: str) -> str:
     """The URL of an endpoint, without a slash at its end. SettingError if it is no URL or contains credentials."""
     try:
         parts = urlsplit(endpoint)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
-    except ValueError:
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None and parts.port != 0
+    except ValueError:  # also of a port that is no number up to 65535
         good = False
-    if not good:  # the value is not shown: it may contain a password
-        expected = "an http:// or https:// URL without user and password"
+    if not good or not _PLAIN_URL.fullmatch(endpoint):  # the value is not shown: it may contain a password
+        expected = "an http:// or https:// URL of ASCII characters, without user, password, space, '?' and '#'"
         raise SettingError(subject=setting, expected=expected, found="another value")
     return endpoint.rstrip("/")
 
@@ -159,6 +160,14 @@ def _credentials() -> Any:
         return boto3.Session().get_credentials()
     except Exception as error:  # noqa: BLE001 — as in `keys`
         raise _not_loaded(error) from None
+
+
+def _checked(keys: Keys) -> Keys:
+    """The same credentials. RemoteError if they cannot stand in a header, in which a line end would begin another."""
+    if not all(part.isascii() and part.isprintable() for part in keys if part):
+        message = "the AWS credentials contain a character that is none of a key, such as a line end"
+        raise RemoteError(message, reason="denied", hint="set them again, without what was copied with them")
+    return keys
 
 
 def _not_loaded(error: Exception) -> RemoteError:

@@ -63,11 +63,20 @@ def boto_client(access: Access, keys: Keys | None, **limits: Any) -> Any:
     failed = ""
     try:  # with a session of its own: the default one is not for several threads
         config = require("botocore.config", "remote").Config(**options)
-        return boto3.Session().client("s3", config=config, **settings)
+        made = boto3.Session().client("s3", config=config, **settings)
     except exceptions.BotoCoreError as error:  # its text may contain settings
         failed = type(error).__name__
+    else:
+        if access.requester_pays:
+            made.meta.events.register("before-sign.s3", _say_who_pays)
+        return made
     hint = "check the environment variables of the store, such as AWS_PROFILE"
     raise RemoteError(f"the settings of boto3 are refused ({failed})", reason="denied", hint=hint)
+
+
+def _say_who_pays(request: Any, **_: Any) -> None:
+    """Not each of boto3's methods takes this as an argument."""
+    request.headers["x-amz-request-payer"] = "requester"
 
 
 def limits(attempt_s: float, stalled_s: float, retry_s: float, retries: int) -> dict[str, Any]:

@@ -27,7 +27,9 @@ _BUFFER = 1 << 18
 _MOST_HEAD = 1 << 16  # bytes of status line and headers
 _MOST_ERROR = 1 << 16  # bytes that are read of the body of an error
 _HEAD_END = b"\r\n\r\n"
+_MOST_INTERIM = 8  # answers of status 1xx that come before the answer
 _STATUS = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: [^\r\n]*)?\r\n")
+_ERROR_END = re.compile(rb"</Code>|(?:^|\n)0\r\n")  # the code has come, or the last chunk
 _POLL_S = 0.25
 _LONGEST_PIECE_S = 0.5  # time after which what has come is passed on, so that slow progress is seen
 
@@ -38,6 +40,7 @@ class Head(NamedTuple):
     status: int
     headers: email.message.Message
     length: int | None
+    is_chunked: bool
     keeps_open: bool
 
 
@@ -78,8 +81,11 @@ class Connection:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing has come since the last answer; otherwise the server has closed the connection."""
-        return not self._poll.poll(0)
+        """Whether nothing has come behind the last answer. Otherwise the server has closed the connection, or what has
+        come would be taken for the next answer: OpenSSL may have decrypted it already.
+        """
+        pending = self._socket.pending() if isinstance(self._socket, ssl.SSLSocket) else 0
+        return not (self._ahead or pending or self._poll.poll(0))
 
     def ask(self, request: bytes, limits: Limits) -> Head:
         """Send a request, and wait for the head of its answer."""
@@ -87,21 +93,29 @@ class Connection:
         self._socket.settimeout(min(limits))
         self._socket.sendall(request)
         self._socket.setblocking(False)
-        self._filled, end = 0, -1
-        while end < 0:
-            if self._filled == _MOST_HEAD:
+        self._filled, self._ahead = 0, b""
+        for _ in range(_MOST_INTERIM + 1):
+            head = _head(self._head_text())
+            if head.status >= 200:
+                return head
+        raise ConnectionError("interim answers without end")
+
+    def _head_text(self) -> bytes:
+        """Status line and headers of the next answer. What has come behind them is ahead."""
+        while (end := self._ahead.find(_HEAD_END)) < 0:
+            if len(self._ahead) >= _MOST_HEAD:
                 raise ConnectionError("headers without end")
             self._wait()
             self._receive(_MOST_HEAD)
-            end = bytes(self._view[: self._filled]).find(_HEAD_END)
-        body = end + len(_HEAD_END)
-        self._ahead = bytes(self._view[body : self._filled])
-        self._filled = 0
-        return _head(bytes(self._view[:body]))
+            self._ahead, self._filled = self._ahead + bytes(self._view[: self._filled]), 0
+        end += len(_HEAD_END)
+        text, self._ahead = self._ahead[:end], self._ahead[end:]
+        return text
 
     def copy_body(self, length: int, write: Callable[[memoryview], object]) -> None:
         """Pass a body of this length to `write`, piece by piece. What came before an error is passed on, too."""
         ahead = memoryview(self._ahead)[:length]
+        self._ahead = self._ahead[len(ahead) :]
         write(ahead)
         length -= len(ahead)
         late = time.monotonic() + _LONGEST_PIECE_S
@@ -124,10 +138,17 @@ class Connection:
         if piece:
             write(piece)
 
-    def error_text(self, length: int | None) -> str:
-        """The begin of the body of an error."""
+    def error_text(self, head: Head) -> str:
+        """The begin of the body of an error. Of one in chunks, as S3 sends them: until its code has come."""
         text = bytearray()
-        self.copy_body(min(length or 0, _MOST_ERROR), text.extend)
+        if head.is_chunked:
+            text += self._ahead
+            while len(text) < _MOST_ERROR and not _ERROR_END.search(text):
+                self._wait()
+                self._receive(_MOST_ERROR)
+                self._pass_on(text.extend)
+        else:
+            self.copy_body(min(head.length or 0, _MOST_ERROR), text.extend)
         return text.decode(errors="replace")
 
     def _receive(self, size: int) -> None:
@@ -170,7 +191,10 @@ def _head(text: bytes) -> Head:
         headers = http.client.parse_headers(io.BytesIO(text[found.end() :]))
     except http.client.HTTPException:
         raise ConnectionError("headers that are not HTTP") from None
-    told = headers.get("Content-Length", "")
-    plain = "Transfer-Encoding" not in headers and told.isascii() and told.isdigit() and len(told) < 20
+    lengths = set(headers.get_all("Content-Length", []))
+    if len(lengths) > 1:
+        raise ConnectionError("an answer with several lengths")
+    told, is_chunked = "".join(lengths), "Transfer-Encoding" in headers
+    plain = not is_chunked and told.isascii() and told.isdigit() and len(told) < 20
     keeps_open = found[1] == b"1" and "close" not in headers.get("Connection", "").lower()
-    return Head(int(found[2]), headers, int(told) if plain else None, keeps_open)
+    return Head(int(found[2]), headers, int(told) if plain else None, is_chunked, keeps_open)

@@ -32,7 +32,10 @@ from mx8shards.remote.store import Span
 from mx8shards.shards.cores import core_count
 
 _LONGEST_IDLE_S = 4.0  # S3 closes connections that are idle for 5 s or longer
-_OF_OBSTORE = ("AWS_PROXY_URL", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "AWS_S3_EXPRESS", "AWS_ALLOW_INVALID_CERTIFICATES")
+_OF_OBSTORE = (
+    *("AWS_PROXY_URL", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "AWS_S3_EXPRESS", "AWS_ALLOW_INVALID_CERTIFICATES"),
+    "AWS_SSE_CUSTOMER_KEY_BASE64",  # is sent with each request
+)
 _SPAN = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
@@ -196,7 +199,7 @@ def _answer(connection: Connection, head: Head, span: Span | None, subject: str)
     if 300 <= head.status < 400:
         raise RemoteError(faults.ANOTHER_REGION, subject=subject, reason="denied", hint="set AWS_REGION")
     if head.status not in (200, 206):
-        code = faults.code_in(connection.error_text(head.length))
+        code = faults.code_in(connection.error_text(head))
         raise faults.of_status(head.status, code, subject)
     etag = head.headers.get("ETag", "")
     if span is None and head.status == 200 and head.length is not None:

@@ -58,8 +58,8 @@ def fetch_in_one_stream(attempts: Attempts, target: Path, size_bytes: int, subje
             if file.done and not goes_on:
                 file.restart()
             with get((file.done, size_bytes), etag) if goes_on else get(None, "") as answer:
+                _require_same(answer, size_bytes, etag if goes_on else "", subject)
                 etag = answer.etag
-                _require_size(answer, size_bytes, subject)
                 answer.copy_to(file.write)
             if file.done != size_bytes:
                 raise RemoteError(f"the answer ended after {file.done} of {size_bytes} bytes", subject=subject)
@@ -68,7 +68,7 @@ def fetch_in_one_stream(attempts: Attempts, target: Path, size_bytes: int, subje
 
 
 def fetched_in_parallel(
-    attempts: Attempts, target: Path, size_bytes: int, subject: str, closed: threading.Event
+    attempts: Attempts, target: Path, size_bytes: int, subject: str, closed: threading.Event, server: str
 ) -> bool:
     """Write an object into the new file `target`; False, and no file, if the store gives no ranges of it."""
 
@@ -76,8 +76,11 @@ def fetched_in_parallel(
         def attempt(get: Get) -> None:
             if part.is_whole:  # the connection broke behind the last byte
                 return
-            with get(part.missing, part.etag) as answer:
-                _require_size(answer, size_bytes, subject)
+            wanted = part.etag
+            with get(part.missing, wanted) as answer:
+                _require_same(answer, size_bytes, wanted, subject)
+                if not answer.etag:
+                    raise RemoteError("the store gives no ETag", subject=subject, reason="denied")
                 part.answered(answer.etag)
                 answer.copy_to(part.write)
             if not part.is_whole:
@@ -86,7 +89,7 @@ def fetched_in_parallel(
         attempts(attempt, lambda: part.arrived, part.stopped)
 
     try:
-        fetch_in_ranges(read, target, size_bytes, closed)
+        fetch_in_ranges(read, target, size_bytes, closed, server)
     except RemoteError as error:
         if error.reason == "network":
             raise
@@ -95,7 +98,10 @@ def fetched_in_parallel(
     return True
 
 
-def _require_size(answer: Answer, size_bytes: int, subject: str) -> None:
+def _require_same(answer: Answer, size_bytes: int, etag: str, subject: str) -> None:
+    """RemoteError of reason "changed" unless it is of an object of this size. Some stores ignore If-Match."""
     if answer.size_bytes != size_bytes:
         found = f"{answer.size_bytes} bytes"
         raise RemoteError(subject=subject, expected=f"{size_bytes} bytes", found=found, reason="changed")
+    if etag and answer.etag not in ("", etag):
+        raise RemoteError(subject=subject, expected=f"the ETag {etag}", found=answer.etag, reason="changed")

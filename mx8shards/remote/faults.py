@@ -51,6 +51,10 @@ ANOTHER_REGION = "the bucket is in another region"
 _NO_OBJECT = ("NoSuchKey", "BlobNotFound", "EntryNotFound")  # other codes of 404 are about the bucket or the endpoint
 
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
+_HINTS = dict.fromkeys(_EXPIRED, "the credentials have expired") | {
+    "RequestTimeTooSkewed": "the clock of this machine is wrong",
+    "AuthorizationHeaderMalformed": "set AWS_REGION",
+}
 
 
 def of_client(error: Exception, subject: str) -> RemoteError:
@@ -95,7 +99,7 @@ def of_status(status: int, code: str, subject: str, *, hint: str = "") -> Remote
         reason = "network"
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown status"
     if reason == "denied" and not hint:
-        hint = "the credentials have expired" if code in _EXPIRED else "check credentials, region and endpoint"
+        hint = _HINTS.get(code, "check credentials, region and endpoint")
     if reason == "missing":
         hint = "" if code in _NO_OBJECT else hint or "check bucket and endpoint"
     message = f"the store answered {status} {phrase}" + (f", {code}" if code else "")

@@ -10,8 +10,10 @@ import time
 
 from mx8shards.errors import MissingPackageError
 from mx8shards.remote.access import Access
-from mx8shards.remote.clients import boto_client
+from mx8shards.remote.clients import CONNECT_S, boto_client
 from mx8shards.remote.open_store import bucket_and_prefix
+
+_ANSWER_S = 30.0  # the longest wait for an answer
 
 _logger = logging.getLogger("mx8shards")
 
@@ -28,7 +30,8 @@ def abort_old_uploads(url: str, older_than_s: float) -> int:
     below = f"{prefix}/" if prefix else ""
     try:
         access = Access()
-        client = boto_client(access, access.keys())
+        limits = {"connect_timeout": CONNECT_S, "read_timeout": _ANSWER_S, "retries": {"total_max_attempts": 2}}
+        client = boto_client(access, access.keys(), **limits)
         found = [
             (upload["Key"], upload["UploadId"])
             for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=below)

@@ -129,7 +129,10 @@ class ObjectStore:
 
         def work(client: Any) -> bytes:
             options = {"range": (begin, end)} | ({"if_match": etag} if etag else {})
-            data = bytes(self._obstore.get(client, key, options=options).bytes())
+            result = self._obstore.get(client, key, options=options)
+            if etag and (found := result.meta["e_tag"] or "") not in ("", etag):  # some stores ignore the condition
+                raise self._changed(key, f"the ETag {etag}", found)
+            data = bytes(result.bytes())
             if len(data) != end - begin:
                 raise self._changed(key, f"bytes {begin} to {end}", f"{len(data)} bytes")
             return data
@@ -149,7 +152,8 @@ class ObjectStore:
     def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
         """Write a whole object into the new file `target`."""
         what = partial(self._attempts, key), target, size_bytes, self._url_of(key)
-        if not (in_ranges and size_bytes > RANGE_BYTES and fetched_in_parallel(*what, self._closed)):
+        server = (self._access.endpoint if self._access else None) or self._scheme
+        if not (in_ranges and size_bytes > RANGE_BYTES and fetched_in_parallel(*what, self._closed, server)):
             fetch_in_one_stream(*what)
 
     def _attempts(

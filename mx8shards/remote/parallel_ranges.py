@@ -18,7 +18,7 @@ from mx8shards.remote.retries import interruptibly
 from mx8shards.remote.store import Span
 
 RANGE_BYTES = 8 << 20
-MOST_RANGES = 16  # that are asked for at the same time, of all objects and datasets of this process
+MOST_RANGES = 16  # that are asked of one server at the same time, for all objects and datasets of this process
 
 
 class Part:
@@ -73,7 +73,8 @@ class Part:
 class _Whole:
     """What the parts of one object share."""
 
-    def __init__(self, file: PartialFile, size_bytes: int, read: Callable[[Part], object]) -> None:
+    def __init__(self, file: PartialFile, size_bytes: int, read: Callable[[Part], object], crew: _Crew) -> None:
+        self._crew = crew
         self.file = file
         self.size_bytes = size_bytes
         self.etag = ""
@@ -88,7 +89,7 @@ class _Whole:
 
     def fetch(self) -> None:
         """Fetch all parts, and raise the first failure."""
-        _crew.submit([partial(self._fetch, self._first)])
+        self._crew.submit([partial(self._fetch, self._first)])
         self._ended.wait()
         if self._failure is not None:
             raise self._failure
@@ -97,7 +98,7 @@ class _Whole:
         """Ask for the other parts, as the ETag is known."""
         with self._lock:
             others, self._others = self._others, []
-        _crew.submit(partial(self._fetch, part) for part in others)
+        self._crew.submit(partial(self._fetch, part) for part in others)
 
     def stop(self) -> None:
         """End all parts."""
@@ -125,10 +126,6 @@ class _Crew:
     """
 
     def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Reset. A forked child has none of its parent's threads, but may inherit a lock that one of them held."""
         self._lock = threading.Lock()
         self._calls: deque[Callable[[], None]] = deque()
         self._threads = 0
@@ -151,12 +148,18 @@ class _Crew:
             call()
 
 
-_crew = _Crew()
-os.register_at_fork(after_in_child=_crew.forget)
+# Of each server: those of one that hangs must not keep ranges of another from being asked for. A forked child has none
+# of its parent's threads, but may inherit a lock that one of them held.
+_crews: dict[str, _Crew] = {}
+os.register_at_fork(after_in_child=_crews.clear)
 
 
 def fetch_in_ranges(
-    read: Callable[[Part], object], target: Path, size_bytes: int, closed: threading.Event | None = None
+    read: Callable[[Part], object],
+    target: Path,
+    size_bytes: int,
+    closed: threading.Event | None = None,
+    server: str = "",
 ) -> None:
     """Write an object into the new file `target`. There is no file after an error, or after Ctrl-C.
 
@@ -165,9 +168,10 @@ def fetch_in_ranges(
         target: The file.
         size_bytes: The size of the object.
         closed: If it is set, nothing is asked for any more, and RemoteError is raised.
+        server: Which server is asked.
     """
     with PartialFile(target) as file:
-        whole = _Whole(file, size_bytes, read)
+        whole = _Whole(file, size_bytes, read, _crews.setdefault(server, _Crew()))
         try:
             interruptibly(whole.fetch, closed or threading.Event())
         finally:

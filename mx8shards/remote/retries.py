@@ -25,6 +25,7 @@ _T = TypeVar("_T")
 _LONGEST_PAUSE_S = 15.0
 _STALL_S = 30.0
 _LAST_ATTEMPT_S = 1.0  # time that the pause before the last attempt leaves for that attempt
+_LEAST_S = 0.05  # of an attempt, also if a busy machine has made the pause before it longer
 _POLL_S = 0.25
 _STOPPED = "the operation was stopped: its store was closed"
 PROGRESS = 1 << 20  # bytes that renew the deadline
@@ -73,7 +74,7 @@ def until_deadline(
         if stopped.is_set():
             raise RemoteError(_STOPPED)
         begun = time.monotonic()
-        share_s = attempt_s(end - begun)
+        share_s = max(attempt_s(end - begun), _LEAST_S)
         try:
             return work(share_s + min(more_s, spare_s))
         except RemoteError as error:
@@ -84,7 +85,7 @@ def until_deadline(
                 most = progress()
                 end = time.monotonic() + deadline_s
             left = end - time.monotonic()
-            if error.reason != "network" or left <= _LAST_ATTEMPT_S / 20:
+            if error.reason != "network" or left <= _LEAST_S:
                 raise _told(error, attempts, deadline_s) from error.__cause__
             backoff = min(0.1 * 2.0**attempts, _LONGEST_PAUSE_S) * random.uniform(0.5, 1)  # noqa: S311  (jitter)
             if stopped.wait(min(backoff, max(left - _LAST_ATTEMPT_S, left / 2))):

@@ -50,6 +50,26 @@ def test_another_fault_is_not_tried_again(reason: Any) -> None:
     assert len(tried) == 1
 
 
+class Busy(threading.Event):
+    """A machine that is so busy that each pause takes a second longer."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        time.sleep((timeout or 0) + 1)
+        return False
+
+
+def test_an_attempt_after_a_pause_that_took_too_long_has_a_time_limit_above_zero() -> None:
+    limits = []
+
+    def work(left_s: float) -> None:
+        limits.append(left_s)
+        raise RemoteError("no answer")
+
+    with pytest.raises(RemoteError, match=r"2 attempts in 0\.5 s"):
+        until_deadline(work, 0.5, Busy())
+    assert min(limits) > 0
+
+
 def test_at_the_deadline_the_error_tells_how_often_it_was_tried() -> None:
     limits = []
 
