@@ -32,12 +32,15 @@ def concat(datasets: Iterable[Dataset]) -> Dataset:
 
     The metadata are the entries that are equal in all datasets. Each dataset keeps its own `verify` and `cache_dir`.
     """
-    datasets = _listed("concat", datasets)
+    return _concatenated("concat", _listed("concat", datasets))
+
+
+def _concatenated(caller: str, datasets: Sequence[Dataset]) -> Dataset:
     first, *others = [other for other in datasets if other.shards.count] or datasets[:1]  # no shards, no columns
     for other in others:
         if other.columns != first.columns or other.picked(None) != first.picked(None):
-            raise SchemaError(subject="concat", expected=f"the columns {first.columns}", found=f"{other.columns}")
-        _require_equal_classes(first, other)
+            raise SchemaError(subject=caller, expected=f"the columns {first.columns}", found=f"{other.columns}")
+        _require_equal_classes(caller, first, other)
     starts = itertools.accumulate((other.shards.samples for other in datasets), initial=0)
     view = Join([(other.view, start) for other, start in zip(datasets, starts, strict=False)])
     return first._derived(view, Shards.joined([other.shards for other in datasets]))
@@ -80,7 +83,7 @@ def mix(
     if 0 in sizes:
         found = f"none in datasets[{sizes.index(0)}]"
         raise SettingError(subject="datasets", expected="samples in each dataset", found=found)
-    joined = concat(datasets)
+    joined = _concatenated("mix", datasets)
     if length is None:
         length = _default_length(sizes, weights, on_exhausted)
     counts = _counts(whole_number("length", length, 0, _MOST), sizes, weights, on_exhausted)
@@ -149,13 +152,13 @@ def _listed(caller: str, datasets: Any) -> list[Dataset]:
     return found
 
 
-def _require_equal_classes(first: Dataset, other: Dataset) -> None:
+def _require_equal_classes(caller: str, first: Dataset, other: Dataset) -> None:
     """SchemaError if the class lists differ, so that a label would name different classes."""
     ours, theirs = first.metadata.get("classes"), other.metadata.get("classes")
     if ours != theirs:
         mine, its = first.shards.snapshots[0].root, other.shards.snapshots[0].root
         raise SchemaError(
-            subject="concat",
+            subject=caller,
             place="metadata 'classes'",
             expected=f"the classes of {mine}",
             found=f"others in {its}: {classes_difference(ours, theirs)}",

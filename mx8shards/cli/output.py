@@ -117,7 +117,9 @@ def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], N
 def rate_text(done: float, seconds: float, unit: str) -> str:
     """A rate per second in a readable unit."""
     per_second = done / max(seconds, 1e-9)
-    return f"{size_text(per_second)}/s" if unit == "bytes" else f"{per_second:.0f} {unit}/s"
+    if unit == "bytes":
+        return f"{size_text(per_second)}/s"
+    return f"{per_second:.0f} {unit}/s" if per_second >= 10 else f"{per_second:.2g} {unit}/s"
 
 
 class Lines:

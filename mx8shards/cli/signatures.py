@@ -53,7 +53,7 @@ def add_parameters(
 def _off_text(text: str) -> str:
     """The help of an option that turns off a parameter with this description."""
     on, _, off = text.partition(" False: ")
-    return f"{off} Default: {on}" if off else f"turn off: {on}"
+    return f"{off[0].upper()}{off[1:]} Default: {on}" if off else f"turn off: {on}"
 
 
 def option_of(error: SettingError, parameters: Mapping[str, inspect.Parameter]) -> str | None:

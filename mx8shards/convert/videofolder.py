@@ -60,9 +60,9 @@ class VideoFolder:
         codec: Re-encode with this codec: av1 makes smaller files, which decode more slowly. Default: h264.
         clip_seconds: Split each video at keyframes, without re-encoding, into parts of at least this many seconds. For
             long videos, and files of over 4 GiB.
-        audio: Keep the audio. False: leave it out.
-        decode: Decode all frames, so that damaged videos become rejects. False: only read their packets, which is
-            much faster.
+        audio: Keep the audio. False: leave the audio out.
+        decode: Decode all frames, so that damaged videos become rejects. False: only read the packets of
+            videos, which is much faster.
     """
 
     packages = ("av",)  # its version affects how videos are encoded and which are refused

@@ -92,7 +92,8 @@ def require_current(store: Store) -> RemoteIndex:
 
 def no_dataset(url: str, error: RemoteError) -> DatasetNotFoundError:
     """The error where the index is missing. It may be because there is no such bucket."""
-    hint = f"{error.message}: {error.hint}" if error.hint else ""
+    what = error.message or f"expected {error.expected}, got {error.found}"
+    hint = f"{what}: {error.hint}" if error.hint else ""
     return DatasetNotFoundError(f"no dataset here: there is no {INDEX}", subject=url, hint=hint)
 
 

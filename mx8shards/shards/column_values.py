@@ -58,6 +58,9 @@ class RaggedColumn(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
+    def __repr__(self) -> str:
+        return f"<RaggedColumn {self._name}: {len(self)} values>"
+
 
 def stacked_column(
     shards: Shards, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], runs: Iterable[Ints]

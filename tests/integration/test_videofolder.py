@@ -255,5 +255,5 @@ def test_the_command_explains_its_options(capsys):
     assert main(["convert", "videofolder", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "--clip-seconds CLIP_SECONDS Split each video at keyframes" in text
-    assert "--no-audio leave it out" in text
+    assert "--no-audio Leave the audio out. Default: Keep the audio." in text
     assert "--gop N" in text

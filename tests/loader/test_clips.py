@@ -381,7 +381,7 @@ def test_a_loader_ends_although_its_threads_wait_for_decoders(
             wait_until(lambda: decoders.wait() != "")
             again.close()
             assert decoders.wait() == ""
-    assert "do not stop" not in caplog.text
+    assert "an ended iteration" not in caplog.text
     pool.close()
 
 

@@ -85,6 +85,7 @@ def test_a_lazy_column_can_be_read_after_the_dataset_is_closed(root: Path) -> No
     with mx8.Dataset(root) as dataset:
         values = dataset.column("text")
         assert values[0] == "#0"
+        assert repr(values) == "<RaggedColumn text: 60 values>"
     assert values[1] == "#1"
 
 

@@ -647,6 +647,12 @@ def test_a_long_conversion_reports_progress_in_items(capsys: Capture) -> None:
     assert capsys.readouterr().err == "convert: 25% (3000 of 12000 items, 300 items/s, 30 s left)\n"
 
 
+def test_a_slow_conversion_is_not_reported_as_0_items_per_second(capsys: Capture) -> None:
+    now = iter([0.0, 20.0])
+    Lines("convert", lambda: next(now), "items")(1, 40)
+    assert capsys.readouterr().err == "convert: 2% (1 of 40 items, 0.05 items/s, 780 s left)\n"
+
+
 def test_worker_processes_report_items_before_a_part_is_complete(place: Place) -> None:
     place.recipe.write_text(
         RECIPE.replace("        word = self", "        import time; time.sleep(0.4)\n        word = self", 1)

@@ -239,6 +239,8 @@ def test_concat_refuses_different_columns_and_an_empty_list(root: Path, tmp_path
     other = write(tmp_path / "other", [1], more="int")
     with pytest.raises(mx8.SchemaError, match="concat: expected the columns"):
         mx8.concat([mx8.Dataset(root), other])
+    with pytest.raises(mx8.SchemaError, match="mix: expected the columns"):
+        mx8.mix([mx8.Dataset(root), other], weights=[1, 1])
     picked = mx8.concat([mx8.Dataset(root, columns=["id"]), mx8.Dataset(tmp_path / "other", columns=["id"])])
     assert ids(picked) == [*range(30), 1]
     with pytest.raises(mx8.DatasetNotFoundError, match="expected at least one dataset"):

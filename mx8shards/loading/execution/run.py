@@ -180,7 +180,9 @@ class Run:
         while (self._is_planning or state.filling) and time.monotonic() < deadline:
             time.sleep(0.0005)
         if self._is_planning or state.filling:
-            logging.getLogger("mx8shards").warning("threads of an ended iteration do not stop")
+            logging.getLogger("mx8shards").warning(
+                "an ended iteration: a thread still reads, decodes, transforms or compiles; it ends with that work"
+            )
         self._arrived.clear()
         with suppress(Empty):
             while True:
