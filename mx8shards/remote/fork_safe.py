@@ -73,14 +73,14 @@ class ForkSafe:
         found: Listed | None = self._answer("head", key)
         return found
 
-    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False, algorithm: str = "") -> str:
         """Write a whole object into the new file `target`."""
         target = target.absolute()  # the helper may have another working directory
         try:
-            self._ask("fetch", key, target, size_bytes, in_ranges=in_ranges)
+            return str(self._ask("fetch", key, target, size_bytes, in_ranges=in_ranges, algorithm=algorithm))
         except HelperEndedError:
             operations.unlink(target)
-            self._ask("fetch", key, target, size_bytes, in_ranges=in_ranges)
+            return str(self._ask("fetch", key, target, size_bytes, in_ranges=in_ranges, algorithm=algorithm))
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         """Store an object and return its ETag. It is not repeated if the helper is killed: it may have succeeded."""
