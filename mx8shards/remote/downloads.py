@@ -47,10 +47,13 @@ class Attempts(Protocol):
     ) -> None: ...
 
 
-def fetch_in_one_stream(attempts: Attempts, target: Path, size_bytes: int, subject: str) -> None:
-    """Write an object of this size into the new file `target`. A broken attempt is continued where it stopped."""
+def fetch_in_one_stream(attempts: Attempts, target: Path, size_bytes: int, subject: str, algorithm: str) -> str:
+    """Write an object of this size into the new file `target`, and return its hash; "" without an algorithm.
+
+    A broken attempt is continued where it stopped.
+    """
     etag = ""
-    with PartialFile(target) as file:
+    with PartialFile(target, algorithm) as file:
 
         def attempt(get: Get) -> None:
             nonlocal etag
@@ -65,6 +68,7 @@ def fetch_in_one_stream(attempts: Attempts, target: Path, size_bytes: int, subje
                 raise RemoteError(f"the answer ended after {file.done} of {size_bytes} bytes", subject=subject)
 
         attempts(attempt, lambda: file.done)
+        return file.hash_hex
 
 
 def fetched_in_parallel(

@@ -27,7 +27,7 @@ from mx8shards.format.entries import FileInfo, MdsEntry
 from mx8shards.remote.stamps import Stamp, safe_name, stamp_of
 from mx8shards.remote.store import Store
 from mx8shards.shards.cache import raw_pieces
-from mx8shards.shards.local_files import check_hash, check_size
+from mx8shards.shards.local_files import best_hash, check_hash, check_size, require_hash
 from mx8shards.shards.snapshots import STATE
 
 _ATTEMPTS = 2  # an object that is wrong or not there, although the index names it, is asked for once more …
@@ -131,8 +131,10 @@ def fetch(
     for attempt in range(1, _ATTEMPTS + 1):
         path = claim.draft()
         try:
-            _fetch(store, source, claim, path, if_full, in_ranges=in_ranges)
-            check_file(path, source, name)
+            if hash_hex := _fetch(store, source, claim, path, if_full, in_ranges=in_ranges):
+                require_hash(hash_hex, source, name)
+            else:
+                check_file(path, source, name)
         except (IntegrityError, RemoteError) as error:
             if attempt == _ATTEMPTS or (isinstance(error, RemoteError) and error.reason not in ("missing", "changed")):
                 raise
@@ -143,11 +145,14 @@ def fetch(
     raise AssertionError
 
 
-def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path, if_full: str, *, in_ranges: bool) -> None:
+def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path, if_full: str, *, in_ranges: bool) -> str:
+    """Fetch an object and check its size. Its strongest hash, if it was computed on the way, or ""."""
+    algorithm = best_hash(source) or ""
     try:
-        store.fetch(source.basename, path, source.size_bytes, in_ranges=in_ranges)
+        found = store.fetch(source.basename, path, source.size_bytes, in_ranges=in_ranges, algorithm=algorithm)
         if path.stat().st_size != source.size_bytes:
             raise RemoteError(expected=f"{source.size_bytes} bytes", found="others", reason="changed")
+        return found
     except RemoteError as error:
         if error.reason == "changed":
             raise RemoteError(

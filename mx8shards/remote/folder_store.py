@@ -60,13 +60,14 @@ class FolderStore:
             raise self._failed(key, error) from error
         return Listed(key, found.st_size, f"{found.st_mtime_ns}-{found.st_size}", found.st_mtime)
 
-    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False, algorithm: str = "") -> str:
         """Copy a file."""
         source = self._path(key)
         try:
             if source.stat().st_size != size_bytes:
                 raise RemoteError(expected=f"{size_bytes} bytes", found="another size", subject=key, reason="changed")
             publish.copy_file(source.resolve(), target, hard_link=False)
+            return ""
         except FileNotFoundError as error:
             raise self._failed(key, error) from error
 

@@ -10,6 +10,7 @@ import pickle
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -73,14 +74,16 @@ class ForkSafe:
         found: Listed | None = self._answer("head", key)
         return found
 
-    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False, algorithm: str = "") -> str:
         """Write a whole object into the new file `target`."""
         target = target.absolute()  # the helper may have another working directory
+        ask = partial(self._ask, "fetch", key, target, size_bytes, in_ranges=in_ranges, algorithm=algorithm)
         try:
-            self._ask("fetch", key, target, size_bytes, in_ranges=in_ranges)
+            found: str = ask()
         except HelperEndedError:
             operations.unlink(target)
-            self._ask("fetch", key, target, size_bytes, in_ranges=in_ranges)
+            found = ask()
+        return found
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         """Store an object and return its ETag. It is not repeated if the helper is killed: it may have succeeded."""

@@ -127,13 +127,13 @@ class Hub:
                 return None
             raise
 
-    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False, algorithm: str = "") -> str:
         """Write a whole file into the new file `target`. A broken attempt is continued where it stopped.
 
         `in_ranges` changes nothing: each range would be redirected to a storage server anew.
         """
         etag = ""
-        with PartialFile(target) as file:
+        with PartialFile(target, algorithm) as file:
 
             def work(end: float) -> None:
                 nonlocal etag
@@ -154,6 +154,7 @@ class Hub:
                     self._changed(key, f"{size_bytes} bytes", f"{file.done} bytes")
 
             self._run(work)
+            return file.hash_hex
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> NoReturn:
         """Refused: the Hub is read only."""

@@ -149,12 +149,13 @@ class ObjectStore:
                 return None
             raise
 
-    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False, algorithm: str = "") -> str:
         """Write a whole object into the new file `target`."""
         what = partial(self._attempts, key), target, size_bytes, self._url_of(key)
         server = (self._access.endpoint if self._access else None) or self._scheme
-        if not (in_ranges and size_bytes > RANGE_BYTES and fetched_in_parallel(*what, self._closed, server)):
-            fetch_in_one_stream(*what)
+        if in_ranges and size_bytes > RANGE_BYTES and fetched_in_parallel(*what, self._closed, server):
+            return ""
+        return fetch_in_one_stream(*what, algorithm)
 
     def _attempts(
         self,

@@ -10,6 +10,7 @@ from typing import Self
 
 from mx8shards.disk import operations
 from mx8shards.errors import RemoteError
+from mx8shards.format.hashing import hasher
 
 
 class PartialFile:
@@ -17,21 +18,34 @@ class PartialFile:
 
     It is locked: after Ctrl-C the block may end while another thread still writes.
 
+    Args:
+        path: The file.
+        algorithm: With which hash the bytes are hashed that come in order; "" for none. To read them again, and to
+            hash them then, takes more CPU time.
+
     Attributes:
         done: The number of bytes that it has from its start.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, algorithm: str = "") -> None:
+        self._path, self._algorithm = path, algorithm
+        self._hash = hasher(algorithm) if algorithm else None
         self._lock = threading.Lock()
         self._descriptor = operations.create(path)
         self.done = 0
+
+    @property
+    def hash_hex(self) -> str:
+        """The hash of the bytes from its start; "" if there is no algorithm."""
+        return self._hash.hexdigest() if self._hash else ""
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes."""
         with self._lock:
             self._require_open()
             operations.write(self._descriptor, data, self._path)
+            if self._hash:
+                self._hash.update(data)
             self.done += len(data)
 
     def write_at(self, data: bytes | memoryview, begin: int) -> None:
@@ -46,6 +60,7 @@ class PartialFile:
             self._require_open()
             operations.truncate(self._descriptor, 0, self._path)
             self.done = os.lseek(self._descriptor, 0, os.SEEK_SET)
+            self._hash = hasher(self._algorithm) if self._algorithm else None
 
     def _require_open(self) -> None:
         if self._descriptor < 0:

@@ -73,11 +73,14 @@ class Store(Protocol):
     def head(self, key: str) -> Listed | None:
         """Size and ETag of an object; None if there is none."""
 
-    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False, algorithm: str = "") -> str:
         """Write a whole object of this size into the new file `target`, without fsync.
 
         With `in_ranges`, a large one comes in parallel ranges, if the store can do that: it is here sooner, for more
         requests.
+
+        With the name of a hash algorithm, it returns the hash of the bytes if they came in order, and were hashed on
+        the way. Otherwise "": the file is to be read.
         """
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:

@@ -51,8 +51,14 @@ def check_hash(file: ReadFile, info: FileInfo, name: str) -> None:
     state = hasher(algorithm)
     for piece in file_pieces(file, info.size_bytes, _HASHED_BYTES):
         state.update(piece)
-    if state.hexdigest() != info.hashes[algorithm]:
-        raise IntegrityError(subject=name, place=algorithm, expected=info.hashes[algorithm], found=state.hexdigest())
+    require_hash(state.hexdigest(), info, name)
+
+
+def require_hash(found: str, info: FileInfo, name: str) -> None:
+    """IntegrityError unless this is the file's strongest hash in the index."""
+    algorithm = best_hash(info)
+    if algorithm and found != info.hashes[algorithm]:
+        raise IntegrityError(subject=name, place=algorithm, expected=info.hashes[algorithm], found=found)
 
 
 def file_pieces(file: ReadFile, size_bytes: int, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[bytes]:

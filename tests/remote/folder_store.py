@@ -46,10 +46,11 @@ class FolderStore:
         found = path.stat()
         return Listed(key, found.st_size, hashlib.sha256(path.read_bytes()).hexdigest(), found.st_mtime)
 
-    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False, algorithm: str = "") -> str:
         data = self._data(key)
         with open(target, "xb") as file:
             file.write(data)
+        return ""
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import threading
@@ -18,6 +19,7 @@ from mx8shards.remote import connections
 from mx8shards.remote.access import Access
 from mx8shards.remote.connections import can_fetch
 from mx8shards.remote.object_store import ObjectStore
+from mx8shards.remote.partial_file import PartialFile
 from tests.remote.deadlines import in_time
 from tests.remote.fault_server import BUCKET, FaultServer, Kind
 from tests.waiting import wait_until
@@ -94,6 +96,56 @@ def test_an_object_that_breaks_off_is_continued_if_it_is_the_same(tls_server: Fa
     assert second.if_match == tls_server.current("data/shard").etag  # type: ignore[union-attr]
     assert second.span.startswith("bytes=")
     assert first.sent_bytes + second.sent_bytes < 2 * len(DATA)
+
+
+@pytest.mark.parametrize("kind", [None, "reset", 503])
+def test_the_hash_of_an_object_is_computed_on_the_way_in_any_number_of_attempts(
+    kind: Kind | None, fault_server: FaultServer, tmp_path: Path
+) -> None:
+    fault_server.put("data/shard", DATA)
+    if kind:
+        fault_server.fail(kind, "read", place="middle")
+    found = store_of(fault_server).fetch("shard", tmp_path / "shard", len(DATA), algorithm="sha256")
+    assert found == hashlib.sha256(DATA).hexdigest()
+    assert store_of(fault_server).fetch("shard", tmp_path / "other", len(DATA), in_ranges=True) == ""
+
+
+def test_a_file_that_is_begun_again_has_the_hash_of_its_bytes(tmp_path: Path) -> None:
+    with PartialFile(tmp_path / "x", "sha256") as file:
+        file.write(b"wrong")
+        file.restart()
+        file.write(b"right")
+    assert file.hash_hex == hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest()
+
+
+def test_a_connection_on_which_more_and_more_comes_lets_others_receive() -> None:
+    only_core, done = threading.Semaphore(1), threading.Event()
+    pairs = [socket.socketpair() for _ in range(2)]
+    busy, other = (connections.Connection(ours, only_core, threading.Event()) for ours, _ in pairs)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+
+    def pour(to: socket.socket) -> None:
+        to.sendall(answer % (1 << 50))
+        with contextlib.suppress(OSError):
+            while not done.is_set():
+                to.sendall(DATA)
+        to.close()
+
+    def receive(connection: connections.Connection, length: int) -> None:
+        connection.ask(b"GET / HTTP/1.1\r\n\r\n", connections.Limits(60, 60))
+        with contextlib.suppress(OSError):
+            connection.copy_body(length, len)
+
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(pour, pairs[0][1])
+        receiving = threads.submit(receive, busy, 1 << 50)
+        pairs[1][1].sendall(answer % 5 + b"he")
+        ended = in_time(lambda: (pairs[1][1].sendall(b"llo"), receive(other, 5), receiving.done()))
+        done.set()
+    busy.close()
+    other.close()
+    pairs[1][1].close()
+    assert ended == (None, None, False)
 
 
 def test_an_object_that_waits_does_not_keep_others_from_coming(
