@@ -168,8 +168,8 @@ def test_a_shard_that_comes_slowly_is_no_outage(
     fault_server.bytes_per_s = 1.4e6  # for longer than the deadline
     store.fetch("shard", tmp_path / "shard", 2 * len(SHARD))
     assert (tmp_path / "shard").read_bytes() == SHARD + SHARD
-    if engine == "our own":  # the other one cuts and continues attempts, and loses what is on its way
-        assert fault_server.sent_bytes() == 2 * len(SHARD)
+    if engine == "our own":  # the other one cuts attempts; on a busy machine one of ours may be continued, too
+        assert fault_server.sent_bytes() <= 2.2 * len(SHARD)
     store.close()
 
 
