@@ -89,12 +89,15 @@ def test_a_writer_whose_block_raises_leaves_the_bucket_as_it_was(bucket: str, mo
 
 
 def test_a_writer_that_is_never_closed_says_so_and_publishes_nothing(bucket: str) -> None:
-    writer = mx8.Writer(bucket, columns=NUMBERED)
-    for sample in numbered_samples(3):
-        writer.write(sample)
-    with pytest.warns(ResourceWarning, match="nothing was published"):
+    def write_and_forget() -> None:
+        writer = mx8.Writer(bucket, columns=NUMBERED)
+        for sample in numbered_samples(3):
+            writer.write(sample)
         del writer
         gc.collect()  # errors inside the store's client may form cycles
+
+    with pytest.warns(ResourceWarning, match="nothing was published"):
+        write_and_forget()
     assert [key for key in objects(bucket) if not key.startswith(PREFIX)] == []
 
 
