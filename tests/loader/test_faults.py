@@ -56,6 +56,10 @@ class FaultyOrder:
         self.fault.trigger("order", counts.tolist())
         return self.inner.at(epoch, counts)
 
+    @property
+    def description(self) -> str:
+        return str(self.inner.description)
+
 
 # where faults are injected: the stage of a decoder, the transform, and planning
 PLACES = ["scratch", "narrow", "begin", "fill", "transform", "view", "order"]
