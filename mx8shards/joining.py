@@ -72,12 +72,7 @@ def mix(
             each sample is read once.
     """
     datasets = _listed("mix", datasets)
-    weights = list(weights)
-    if len(weights) != len(datasets):
-        expected = f"a number for each of {len(datasets)} datasets"
-        raise SettingError(subject="weights", expected=expected, found=shown(weights))
-    for weight in weights:
-        real_number("weights", weight, "finite numbers above 0", lambda number: 0 < number < math.inf)
+    weights = _checked(weights, len(datasets))
     one_of("on_exhausted", on_exhausted, ON_EXHAUSTED)
     sizes = [len(dataset) for dataset in datasets]
     if 0 in sizes:
@@ -88,6 +83,17 @@ def mix(
         length = _default_length(sizes, weights, on_exhausted)
     counts = _counts(whole_number("length", length, 0, _MOST), sizes, weights, on_exhausted)
     return joined._derived(Mix(joined.view, sizes, counts))
+
+
+def _checked(weights: Any, count: int) -> list[float]:
+    """The weights as a list: one number above 0 for each dataset."""
+    found = list(weights) if isinstance(weights, Iterable) else []
+    if len(found) != count:
+        expected = f"a number for each of {count} datasets"
+        raise SettingError(subject="weights", expected=expected, found=shown(weights))
+    for weight in found:
+        real_number("weights", weight, "finite numbers above 0", lambda number: 0 < number < math.inf)
+    return found
 
 
 def _default_length(sizes: Sequence[int], weights: Sequence[float], on_exhausted: OnExhausted) -> int:

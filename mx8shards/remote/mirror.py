@@ -92,8 +92,9 @@ class _Lazily:
 
     def read(self, key: str) -> Fetched | None:
         """An index; None if there is no such object."""
+        store = self._opened()
         try:
-            return self._read(key)
+            return read_index_of(store, key)
         except RemoteError as error:
             if error.reason != "missing":
                 raise
@@ -101,27 +102,28 @@ class _Lazily:
 
     def read_current(self) -> Fetched:
         """The current index; DatasetNotFoundError if there is none."""
+        store = self._opened()
         try:
-            return self._read(INDEX)
+            return read_index_of(store, INDEX)
         except RemoteError as error:
             if error.reason != "missing":
                 raise
             raise no_dataset(self.url, error) from error
 
-    def _read(self, key: str) -> Fetched:
-        self._store = self._store or connect(self.url, self._deadline_s)
-        return read_index_of(self._store, key)
-
     def has_changed(self, key: str, known: bytes | None) -> bool:
         """Whether a small object may have other bytes than these: unless its ETag is their MD5."""
-        self._store = self._store or connect(self.url, self._deadline_s)
+        store = self._opened()
         try:
-            found = self._store.head(key)
+            found = store.head(key)
         except RemoteError as error:
             if error.reason != "missing":
                 raise
             return True  # reading it says what is missing
         return known is None or found is None or not is_etag_of(found.etag, known)
+
+    def _opened(self) -> Store:
+        self._store = self._store or connect(self.url, self._deadline_s)
+        return self._store
 
 
 def adopt(root: Path, url: str, deadline_s: float) -> None:

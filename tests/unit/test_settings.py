@@ -63,6 +63,11 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "keep_zip": (*NO_FLAGS, True),
         "deadline_s": DEADLINES,
     },
+    "mix": {
+        "weights": (5, None, "a", [], [1, 2], [0], [-1.0], [NAN], ["1"], [True]),
+        "on_exhausted": NO_TEXTS,
+        "length": (-1, 21, 1.5, "3", True, NAN, 2**70),
+    },
     "Writer": {
         "columns": (["id"], {}, None, "id", {3: "int"}, {"": "int"}),
         "compression": ("lzma", "zstd:99", 3, ""),
@@ -203,6 +208,7 @@ NO_SETTINGS: dict[str, set[str]] = {
     "log": {"link"},
     "summary": {"link"},
     "concat": {"datasets"},
+    "mix": {"datasets"},
     **{f"transforms.{name}": {"image", "label"} for name in transforms.__all__},
 }
 
@@ -244,6 +250,9 @@ def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
     floats = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "dtype": "float32"}
     if name in PICTURES and {"mean", "std"} & given.keys():
         given = {**floats, **given}
+    if name == "mix":
+        with mx8.Dataset(root) as dataset:
+            return mx8.mix([dataset], **{"weights": [1.0], **given})
     if name == "Ragged.view":
         return Ragged(torch.zeros(16, dtype=torch.uint8), torch.tensor([0, 16]), None).view(**given)
     if not name.startswith("Loader"):
