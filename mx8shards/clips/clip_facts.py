@@ -21,7 +21,7 @@ from mx8shards.views import Ids, View
 _DURATION = ("duration", "time_base_num", "time_base_den")
 _MOST = 1 << 40  # frames or moments of a video
 _RUN = 1 << 20  # samples whose facts are read at a time
-_ANCHORS = {  # what is expected of them, and a hint
+_ANCHORS = {  # expected values, and a hint
     "first": ("seconds from the first frame of the video", 'clock="container" counts from time 0 of the container'),
     "container": ("seconds on the clock of the container", "are they milliseconds?"),
 }

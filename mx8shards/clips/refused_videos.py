@@ -24,7 +24,7 @@ class Refused(NamedTuple):
         return self._replace(videos=self.videos + 1)
 
     def text(self, samples: int) -> str:
-        """What to tell users of a dataset with so many samples."""
+        """The warning for a dataset with this number of samples."""
         sample_id, reason = next(iter(self.reasons.items()))
         return f"{self.videos} of {samples} videos have no clips: sample {sample_id}: {visible(reason)}"
 

@@ -27,7 +27,7 @@ class ClipCounts:
         self._failed = dict.fromkeys(CLASSES, 0)
 
     def decoded(self, clips: int, counts: Decoded, covered: int) -> None:
-        """Count clips that were decoded in one sweep, which covers so many packets."""
+        """Count clips that were decoded in one sweep over `covered` packets."""
         with self._lock:
             self._clips += clips
             self._covered += covered

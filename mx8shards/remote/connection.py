@@ -33,7 +33,7 @@ _STATUS = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: [^\r\n]*)?\r\n")
 _ERROR_END = re.compile(rb"</Code>|(?:^|\n)0\r\n")  # the code has come, or the last chunk
 _POLL_S = 0.25
 _LONGEST_TURN_S = 0.5  # time after which a thread lets others receive
-_LONGEST_PIECE_S = 0.5  # time after which what has come is passed on, so that slow progress is seen
+_LONGEST_PIECE_S = 0.5  # time after which received bytes are passed on, so that slow progress is seen
 
 
 class Head(NamedTuple):

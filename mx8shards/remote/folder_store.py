@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import NoReturn
 from mx8shards.disk import publish
 from mx8shards.disk.files import open_regular, read_bounded
 from mx8shards.errors import FormatError, RemoteError
+from mx8shards.remote.etags import md5
 from mx8shards.remote.store import Fetched, Listed, Span, is_plain
 
 SCHEME = "file://"
@@ -37,7 +37,7 @@ class FolderStore:
             data = read_bounded(self._path(key), most)
         except OSError as error:
             raise self._failed(key, error) from error
-        return Fetched(data, hashlib.md5(data, usedforsecurity=False).hexdigest())
+        return Fetched(data, md5(data).hex())
 
     def read_spans(self, key: str, spans: Sequence[Span], etag: str | None) -> list[bytes]:
         """Parts of a file. Files have no ETags, so none is compared."""

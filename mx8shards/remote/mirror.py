@@ -17,10 +17,11 @@ from pathlib import Path
 from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, SettingError
 from mx8shards.format.index import parse_index
 from mx8shards.remote import fetching, readers
+from mx8shards.remote.etags import is_etag_of
 from mx8shards.remote.eviction import Limit, require_room_for_one
 from mx8shards.remote.mirror_facts import UNKNOWN, mirrored_url, note_source, note_url, source_of
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
-from mx8shards.remote.remote_snapshots import is_etag_of, kept_key, no_dataset, read_index_of
+from mx8shards.remote.remote_snapshots import kept_key, no_dataset, read_index_of
 from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Fetched, Store
 from mx8shards.shards.links import Link, RemoteLink, absolute, directory, is_whole_id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from mx8shards.disk.files import open_regular
 from mx8shards.disk.map import Bytes
 from mx8shards.errors import require
+from mx8shards.remote.etags import md5
 
 PART = 16 << 20  # a larger upload goes in parts of this size …
 PARTS_AT_ONCE = 4  # … of which so many are in memory
@@ -46,14 +46,10 @@ def _has_etag_of(etag: str, source: bytes | Path) -> bool:
     False also where a store makes its ETags in another way, as S3 itself does with some kinds of encryption.
     """
     with io.BytesIO(source) if isinstance(source, bytes) else open(open_regular(source), "rb") as file:
-        parts = [_md5(data) for data in iter(lambda: file.read(PART), b"")]
-    return etag.strip('"') == f"{_md5(b''.join(parts)).hex()}-{len(parts)}"
+        parts = [md5(data) for data in iter(lambda: file.read(PART), b"")]
+    return etag.strip('"') == f"{md5(b''.join(parts)).hex()}-{len(parts)}"
 
 
 def content_md5(data: bytes) -> str:
     """The header Content-MD5 of a request. Stores with S3's API refuse a body that differs from it."""
-    return base64.b64encode(_md5(data)).decode()
-
-
-def _md5(data: bytes) -> bytes:
-    return hashlib.md5(data, usedforsecurity=False).digest()
+    return base64.b64encode(md5(data)).decode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, RemoteError
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
+from mx8shards.remote.etags import is_etag_of
 from mx8shards.remote.store import Fetched, Store
 from mx8shards.shards.links import is_whole_id
 from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, snapshot_id
@@ -64,11 +64,6 @@ def read_index_of(store: Store, key: str) -> Fetched:
             return found
         before = found.data
     raise RemoteError("each request for the index is answered with other bytes", subject=f"{store.url}/{key}")
-
-
-def is_etag_of(etag: str, data: bytes) -> bool:
-    """Whether an ETag is the MD5 of these bytes, which S3 gives to objects that were put whole and not encrypted."""
-    return etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def read_current(store: Store) -> RemoteIndex | None:

@@ -88,7 +88,7 @@ class BlockFetch:
         return self._provisions.launch(tasks, then) if tasks else None
 
     def _wait(self, count: int) -> None:
-        """Wait until at most so many batches are under way."""
+        """Wait until at most `count` batches are under way."""
         while self._under_way and self._under_way[0].ended.is_set():
             self._under_way.popleft()
         while len(self._under_way) > count:

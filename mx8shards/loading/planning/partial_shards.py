@@ -64,7 +64,7 @@ class _Part:
 
 
 class _Buffers:
-    """Memory for so many blocks that are on their way, which calls to the store share."""
+    """Memory for `count` blocks under way, which calls to the store share."""
 
     def __init__(self, count: int) -> None:
         self._free = count
