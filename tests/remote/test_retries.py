@@ -161,15 +161,16 @@ def test_an_upload_that_breaks_later_than_the_deadline_is_tried_again() -> None:
 def test_a_shard_that_comes_slowly_is_no_outage(
     fault_server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    fault_server.put("shard", SHARD + SHARD)
-    store = ObjectStore("s3", "data", "", deadline_s=2, parallel=4)
+    data = 3 * SHARD
+    fault_server.put("shard", data)
+    store = ObjectStore("s3", "data", "", deadline_s=4, parallel=4)
     if engine == "obstore":
         monkeypatch.setattr(store, "_connections", None)
     fault_server.bytes_per_s = 1.4e6  # for longer than the deadline
-    store.fetch("shard", tmp_path / "shard", 2 * len(SHARD))
-    assert (tmp_path / "shard").read_bytes() == SHARD + SHARD
-    if engine == "our own":  # the other one cuts attempts; on a busy machine one of ours may be continued, too
-        assert fault_server.sent_bytes() <= 2.2 * len(SHARD)
+    store.fetch("shard", tmp_path / "shard", len(data))
+    assert (tmp_path / "shard").read_bytes() == data
+    if engine == "our own":  # the other one cuts and continues attempts, and loses what is on its way
+        assert fault_server.sent_bytes() == len(data)
     store.close()
 
 
