@@ -312,6 +312,8 @@ def checked_positions(positions: Any, count: int) -> Ids:
     if array.ndim != 1 or array.dtype.kind not in "iu":
         if array.dtype == bool:
             raise TypeError("expected positions, got a mask of bools: numpy.flatnonzero(mask) gives positions")
+        if array.ndim == 0:
+            raise TypeError(f"expected a position or a list of them, got {type(positions).__name__}")
         raise TypeError(f"expected a list of positions, got {array.ndim}-dimensional {array.dtype}")
     bad = np.flatnonzero((array < -count) | (array >= count))  # before the conversion to int64, which wraps uint64
     if bad.size:

@@ -9,7 +9,7 @@ from mx8shards.cli import add_deadline
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("link", metavar="LINK", help="a dataset's directory")
+    parser.add_argument("link", metavar="LINK", help="the directory or URL of a dataset")
     parser.add_argument(
         "--keep", type=count, default=3, metavar="N", help="number of newest snapshots to keep (default: 3)"
     )

@@ -36,9 +36,7 @@ def add_parameters(
             parser.add_argument(f"--{flag}{_dashed(name)}", dest=name, action=action, help=text)
         else:
             values = [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
-            placeholder = _PLACEHOLDER.match(text)
-            word = "N" if int in kinds and str not in kinds else placeholder[1] if placeholder else name.upper()
-            metavar = f"{{{','.join(values)}}}" if values else word
+            metavar = f"{{{','.join(values)}}}" if values else _placeholder(name, kinds, text)
             text += "" if parameter.default is None else f" (default: {parameter.default})"
             parser.add_argument(
                 f"--{_dashed(name)}",
@@ -48,6 +46,14 @@ def add_parameters(
                 type=_value_parser(kinds),
                 default=parameter.default,
             )
+
+
+def _placeholder(name: str, kinds: tuple[Any, ...], text: str) -> str:
+    """The word for an option's value in the help."""
+    if int in kinds and str not in kinds:
+        return "N"
+    named = _PLACEHOLDER.match(text)
+    return named[1] if named else "SECONDS" if name.endswith("_s") else name.upper()
 
 
 def _off_text(text: str) -> str:

@@ -88,7 +88,7 @@ class Int(Codec):
 
     def pack(self, value: Any) -> bytes:
         if not isinstance(value, (int, np.integer)):
-            self.refuse(value, hint="use int(value)")
+            self.refuse(value, hint="use int(value)" if np.isscalar(value) else "")
         return self.encode(int(value))
 
 

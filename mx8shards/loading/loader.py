@@ -38,7 +38,6 @@ from mx8shards.stages import Decoder
 if TYPE_CHECKING:
     from mx8shards.loading.iterable_dataset import IterableBatches
 
-
 _HINT = "use DataLoader(loader.as_iterable_dataset(), num_workers=…) for batches from other processes"
 
 
@@ -269,9 +268,7 @@ class Loader:
             raise
         pixels = self._assembly.filler.pixels
         if found.pixels != pixels:
-            message = (
-                "the state was saved with another way of decoding pictures: %s then, %s now; pixels differ slightly"
-            )
+            message = "the state has another way of decoding pictures: %s then, %s now; pixels differ slightly"
             warnings.warn(message % (_ways(found.pixels), _ways(pixels)), stacklevel=2)
         self._go_to(found.epoch, found.position)
         self._progress.lost.resume_from(found.lost)
@@ -327,6 +324,9 @@ class Loader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<Loader, rank {self.rank} of {self.world_size}: {len(self)} batches of {self._settings.batch_size}>"
+
     def __reduce__(self) -> NoReturn:
         raise LoaderError("a Loader has threads and memory: it can be neither pickled nor copied", hint=_HINT)
 
@@ -366,9 +366,8 @@ class Loader:
         return f"the next `for` tries this step again, set_epoch({epoch + 1}) goes to the next epoch"
 
     def _steps_of(self, world_size: int) -> Steps:
-        settings = self._settings
-        length, size = len(self._order), settings.batch_size
-        return Steps(length=length, batch_size=size, world_size=world_size, uneven=settings.uneven)
+        size, uneven = self._settings.batch_size, self._settings.uneven
+        return Steps(length=len(self._order), batch_size=size, world_size=world_size, uneven=uneven)
 
 
 class LoaderInTurns(Loader):

@@ -38,7 +38,8 @@ def find_parts(links: Iterable[Link], target: Path, base: str | None) -> list[Li
             beneath = [link] if link.snapshot else [Link(root) for root in _datasets(link.root)]
             _warn_of_inner(beneath)
         if not beneath:
-            raise DatasetNotFoundError("neither an index.json here nor a dataset beneath it", subject=str(link.root))
+            what = "neither an index.json here nor a dataset beneath it" if link.root.exists() else "no such directory"
+            raise DatasetNotFoundError(what, subject=str(link.root))
         found += beneath
     if not found:
         raise DatasetNotFoundError("merge: expected at least one part, got none")

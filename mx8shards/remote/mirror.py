@@ -24,6 +24,7 @@ from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
 from mx8shards.remote.remote_snapshots import kept_key, no_dataset, read_index_of
 from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Fetched, Store
+from mx8shards.remote.wait_notices import told_if_slow
 from mx8shards.shards.links import Link, RemoteLink, absolute, directory, is_whole_id
 from mx8shards.shards.local_files import best_hash
 from mx8shards.shards.open_shard import ProvidedSnapshot, Verify
@@ -115,7 +116,8 @@ class _Lazily:
         """Whether a small object may have other bytes than these: unless its ETag is their MD5."""
         store = self._opened()
         try:
-            found = store.head(key)
+            with told_if_slow(f"{store.url}/{key}"):
+                found = store.head(key)
         except RemoteError as error:
             if error.reason != "missing":
                 raise

@@ -54,7 +54,8 @@ def bucket_and_prefix(url: str, rest: str) -> tuple[str, str]:
     prefix = prefix.strip("/")
     if not _BUCKET.fullmatch(bucket):  # the URL is not shown: it may contain a password
         expected = "scheme://bucket/prefix without credentials, which come from the environment"
-        raise SettingError(subject="url", expected=expected, found="another bucket name")
+        found = "a bucket name that is too short or has other characters" if bucket else "no bucket"
+        raise SettingError(subject="url", expected=expected, found=found)
     check_key(prefix, url)
     return bucket, prefix
 

@@ -11,6 +11,7 @@ from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, 
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
 from mx8shards.remote.etags import is_etag_of
 from mx8shards.remote.store import Fetched, Store
+from mx8shards.remote.wait_notices import told_if_slow
 from mx8shards.shards.links import is_whole_id
 from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, snapshot_id
 
@@ -59,7 +60,8 @@ def read_index_of(store: Store, key: str) -> Fetched:
     """
     before = None
     for _ in range(_READS):
-        found = store.read(key, MAX_INDEX_BYTES)
+        with told_if_slow(f"{store.url}/{key}"):
+            found = store.read(key, MAX_INDEX_BYTES)
         if is_etag_of(found.etag, found.data) or found.data == before:
             return found
         before = found.data

@@ -19,6 +19,7 @@ from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from mx8shards.errors import RemoteError
+from mx8shards.remote.wait_notices import NOTICE_AFTER_S, tell
 
 _T = TypeVar("_T")
 
@@ -67,7 +68,8 @@ def until_deadline(
         more_s: What an attempt may take beyond its share of the deadline. The deadline is put off by what attempts
             really took of it, and by at most two times as much.
     """
-    end = time.monotonic() + deadline_s
+    first = time.monotonic()
+    end = first + deadline_s
     spare_s = 2 * more_s
     attempts, most = 0, 0
     while True:
@@ -87,6 +89,8 @@ def until_deadline(
             left = end - time.monotonic()
             if error.reason != "network" or left <= _LEAST_S:
                 raise _told(error, attempts, deadline_s) from error.__cause__
+            if time.monotonic() - first > NOTICE_AFTER_S:
+                tell("retries", f"{error}: it is tried again, for {left:.0f} s more")
             backoff = min(0.1 * 2.0**attempts, _LONGEST_PAUSE_S) * random.uniform(0.5, 1)  # noqa: S311  (jitter)
             if stopped.wait(min(backoff, max(left - _LAST_ATTEMPT_S, left / 2))):
                 raise RemoteError(_STOPPED, subject=error.subject) from None

@@ -374,6 +374,8 @@ def test_int_refuses_floats_and_numpy_bools_with_a_hint() -> None:
         get_encoding("int").encode(3.0)
     with pytest.raises(SchemaError, match=r"got bool True \(use int\(value\)\)"):
         get_encoding("int").encode(np.True_)
+    with pytest.raises(SchemaError, match=r"got None$"):  # int(None) would not help
+        get_encoding("int").encode(None)
     assert type(get_encoding("int").decode(get_encoding("int").encode(np.int8(-3)))) is int
 
 

@@ -54,6 +54,14 @@ def check_samples(root: Path, numbers: Sequence[int]) -> None:
     assert dataset.column("label").tolist() == [number % 10 for number in numbers]
 
 
+def test_a_part_that_does_not_exist_is_told_from_one_without_a_dataset(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetNotFoundError, match=r"empty: neither an index\.json here nor a dataset beneath it"):
+        merge([tmp_path / "empty"], tmp_path / "out")
+    with pytest.raises(DatasetNotFoundError, match="nowhere: no such directory"):
+        merge([tmp_path / "nowhere"], tmp_path / "out")
+
+
 # results --------------------------------------------------------------------------------------------------------------
 
 

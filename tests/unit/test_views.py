@@ -110,6 +110,12 @@ def test_a_position_out_of_range_is_an_error_that_names_it(positions: Any) -> No
         checked_positions(positions, 5)
 
 
+@pytest.mark.parametrize("position", [1.0, None])
+def test_what_is_no_position_is_refused_by_its_type(position: Any) -> None:
+    with pytest.raises(TypeError, match=f"expected a position or a list of them, got {type(position).__name__}"):
+        checked_positions(position, 3)
+
+
 def test_a_boolean_mask_is_refused_as_positions() -> None:
     with pytest.raises(TypeError, match=r"numpy\.flatnonzero\(mask\)"):
         checked_positions([True, False], 2)
