@@ -38,7 +38,8 @@ def run(capsys: Capture, *arguments: str, code: int = 0) -> str:
     """Run a command, assert its exit code, and return its output."""
     assert main(arguments) == code
     out, err = capsys.readouterr()
-    assert (err == "") is (code == 0), err
+    said = [line for line in err.splitlines() if "kernels for" not in line]  # a busy machine may compile for seconds
+    assert (not said) is (code == 0), err
     return out
 
 
