@@ -30,9 +30,13 @@ def test_a_holder_to_whom_bytes_come_is_waited_for_beyond_the_timeout(tmp_path: 
 
 @pytest.mark.parametrize("size", [0, 1000])
 def test_a_holder_to_whom_little_comes_is_waited_for_until_the_timeout(tmp_path: Path, size: int) -> None:
-    with fetching.claimed(tmp_path, "a.mds", 1.0) as claim, claim.draft().open("wb", buffering=0) as file:
-        with (
-            pytest.raises(BlockingIOError),
-            fetching.claimed(tmp_path, "a.mds", 0.05, lambda: bool(file.write(bytes(size))) and False),
-        ):
+    with ExitStack() as holder:
+        claim = holder.enter_context(fetching.claimed(tmp_path, "a.mds", 1.0))
+        file = holder.enter_context(claim.draft().open("wb", buffering=0))
+
+        def as_time_goes_on() -> bool:
+            file.write(bytes(size))
+            return False
+
+        with pytest.raises(BlockingIOError), fetching.claimed(tmp_path, "a.mds", 0.05, as_time_goes_on):
             pass
