@@ -52,15 +52,15 @@ def kept_in(keys: Iterable[str]) -> list[str]:
     return sorted(f"sha256:{match[1]}" for match in map(_KEPT_KEY.fullmatch, keys) if match)
 
 
-def read_index_of(store: Store, key: str) -> Fetched:
-    """An index whose ETag is its MD5, as S3's usually are, or that came equal twice.
+def read_index_of(store: Store, key: str, snapshot: str = "") -> Fetched:
+    """An index that has the id `snapshot`, whose ETag is its MD5, as S3's usually are, or that came equal twice.
 
     All other hashes stand in the index, so nothing else would show that a bit of it was flipped on its way.
     """
     before = None
     for _ in range(_READS):
         found = store.read(key, MAX_INDEX_BYTES)
-        if is_etag_of(found.etag, found.data) or found.data == before:
+        if is_etag_of(found.etag, found.data) or found.data == before or snapshot_id(found.data) == snapshot:
             return found
         before = found.data
     raise RemoteError("each request for the index is answered with other bytes", subject=f"{store.url}/{key}")
