@@ -192,6 +192,20 @@ def test_a_dataset_stays_at_its_commit_whatever_is_pushed_meanwhile(
     assert numbers(same) == list(range(100, 200))
 
 
+def test_a_pinned_snapshot_of_the_hub_is_the_one_that_its_id_names(hub: HubServer, tmp_path: Path) -> None:
+    snapshots, commits = [], []
+    for mode, start, count in (("create", 0, 120), ("append", 120, 30)):
+        snapshots.append(write(tmp_path / "data", count, mode=mode, start=start))
+        commits.append(hub.push(files(tmp_path / "data", "train")))
+    for revision, snapshot, count in (("", 0, 120), ("", 1, 150), (f"@{commits[0]}", 0, 120)):
+        local = tmp_path / f"{bool(revision)}{snapshot}"
+        with mx8.Dataset(f"{URL}{revision}/train@{snapshots[snapshot]}", local=local) as dataset:
+            assert dataset.snapshot == snapshots[snapshot]
+            assert numbers(dataset) == list(range(count))
+    with pytest.raises(mx8.DatasetNotFoundError, match="expected a snapshot of this id"):
+        mx8.Dataset(f"{URL}@{commits[0]}/train@{snapshots[1]}", local=tmp_path / "none")
+
+
 def test_a_repair_takes_the_commit_of_the_mirror(hub: HubServer, tmp_path: Path) -> None:
     write(tmp_path / "one", 100, start=100)
     write(tmp_path / "two", 100, start=500)
