@@ -11,18 +11,6 @@ from mx8shards.remote.store import Store
 _NO_CONDITIONS = re.compile("answered (400|405|501)")  # how stores refuse conditions that they do not know
 
 
-def require_conditions(store: Store, *, single_writer: bool) -> bool:
-    """Whether a store has conditional puts. RemoteError if not, unless no other process writes there."""
-    conditional = store.can_put_conditionally
-    if not (conditional or single_writer):
-        hint = (
-            "single_writer=True (--single-writer) writes without them: then another process that writes there at "
-            "the same time would damage the dataset"
-        )
-        raise RemoteError("this store has no conditional puts", subject=store.url, hint=hint)
-    return conditional
-
-
 def honours_conditions(store: Store) -> bool:
     """Try whether conditional puts that must fail do so, with an object that is removed again."""
     key = f".mx8shards/trial-{uuid.uuid4().hex}"
@@ -46,3 +34,15 @@ def _refuses(store: Store, key: str, *, if_match: str | None = None, new: bool =
             return True
         raise
     return False
+
+
+def require_conditions(store: Store, *, single_writer: bool) -> bool:
+    """Whether a store has conditional puts. RemoteError if not, unless no other process writes there."""
+    conditional = store.can_put_conditionally
+    if not (conditional or single_writer):
+        hint = (
+            "single_writer=True (--single-writer) writes without them: then another process that writes there at "
+            "the same time would damage the dataset"
+        )
+        raise RemoteError("this store has no conditional puts", subject=store.url, hint=hint)
+    return conditional

@@ -53,7 +53,7 @@ def kept_in(keys: Iterable[str]) -> list[str]:
 
 
 def read_index_of(store: Store, key: str, snapshot: str = "") -> Fetched:
-    """An index that has the id `snapshot`, whose ETag is its MD5, as S3's usually are, or that came equal twice.
+    """Read an index until its id is `snapshot`, its ETag is its MD5, as S3's usually are, or two answers are equal.
 
     All other hashes stand in the index, so nothing else would show that a bit of it was flipped on its way.
     """
