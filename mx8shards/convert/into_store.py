@@ -19,6 +19,7 @@ from mx8shards.errors import DatasetExistsError
 from mx8shards.maintain.conversion import only_holder
 from mx8shards.maintain.rejects import reject_lines, rejects_name
 from mx8shards.maintain.sync import sync
+from mx8shards.remote.conditions import require_conditions
 from mx8shards.remote.mirror import default_directory
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.remote_snapshots import read_current
@@ -47,7 +48,7 @@ def convert_into_store(
     urls = {name: f"{url}/{name}" if name else url for name in job.outputs}
     with _only_conversion(job.out):  # until the directory is gone: `convert` holds its lock in it only while it runs
         for name, path in job.outputs.items():
-            _require_free(urls[name], path, deadline_s)
+            _require_free(urls[name], path, upload)
         report = convert(replace(job, resumes=True), workers=workers, progress=progress)
         for name, path in job.outputs.items():
             sync(path, urls[name], single_writer=single_writer, deadline_s=deadline_s)
@@ -68,9 +69,13 @@ def _only_conversion(work: Path) -> Iterator[None]:
         yield
 
 
-def _require_free(url: str, path: Path, deadline_s: float) -> None:
-    """DatasetExistsError if a dataset is at the URL, unless it is the one that was made in `path`."""
-    with contextlib.closing(open_store(url, deadline_s=deadline_s)) as store:
+def _require_free(url: str, path: Path, upload: Upload) -> None:
+    """DatasetExistsError if a dataset is at the URL, unless it is the one that was made in `path`.
+
+    RemoteError if its store would refuse the upload, which comes after the conversion.
+    """
+    with contextlib.closing(open_store(url, deadline_s=upload.deadline_s)) as store:
+        require_conditions(store, single_writer=upload.single_writer)
         found = read_current(store)
     if found is not None and (current_bytes(path) is None or current(path).id != found.id):
         hint = "sync it to a directory, append to it there, and sync that to the URL"

@@ -100,11 +100,17 @@ def only_writer(path: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def claimed(path: Path, timeout_s: float, give_up: Callable[[], bool] = lambda: False) -> Iterator[int]:
+def claimed(
+    path: Path,
+    timeout_s: float,
+    give_up: Callable[[], bool] = lambda: False,
+    goes_on: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
     """Take the exclusive lock on the file `path`, and remove the file at the end: BlockingIOError after a timeout.
 
     The kernel frees the lock of a process that is killed; its file stays, and the next claim takes it over. Waiting
-    polls, so that a holder that is stopped or hangs is not waited for without end.
+    polls, so that a holder that is stopped or hangs is not waited for without end. If the holder makes progress, as
+    `goes_on` tells at the timeout, it is waited for as long again.
     """
     deadline, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
     while True:
@@ -124,8 +130,11 @@ def claimed(path: Path, timeout_s: float, give_up: Callable[[], bool] = lambda: 
             if process == os.getpid():  # a forked child has closed its copy
                 _held.discard(descriptor)
                 os.close(descriptor)
-        if give_up() or time.monotonic() > deadline:
+        late = time.monotonic() > deadline
+        if give_up() or (late and not goes_on()):
             raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock", str(path))
+        if late:
+            deadline = time.monotonic() + timeout_s
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LAST_PAUSE_S)
 

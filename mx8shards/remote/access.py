@@ -1,6 +1,6 @@
 """Where is an S3 bucket, and with which credentials is it asked? Both engines get their settings from here.
 
-Settings come from the environment and from the profile in ~/.aws/config; credentials from the environment, or from
+Settings come from the environment and from the profile in ~/.aws; credentials from the environment, or from
 boto3's chain (profiles, SSO, roles, instance metadata), which also refreshes them. Without credentials, requests are
 not signed, which is how public buckets are read. Nothing here is pickled: another process resolves for itself.
 """
@@ -26,6 +26,7 @@ _REGION_S = 10.0  # the time limit for asking for a bucket's region
 
 _ENDPOINTS = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+_OF_PROFILE = ("region", "endpoint_url", "ca_bundle", "services")
 _ANONYMOUS = ("AWS_SKIP_SIGNATURE", "AWS_NO_SIGN_REQUEST")
 
 
@@ -138,16 +139,30 @@ def checked_endpoint(setting: str, endpoint: str) -> str:
 
 
 def _profile() -> dict[str, str]:
-    """Region and endpoint in the profile's section of ~/.aws/config. Read without boto3, whose import takes 0.5 s."""
-    path = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+    """Region, endpoint and certificates of the profile, as boto3 finds them. Importing boto3 would take 0.5 s."""
+    name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE") or "default"
+    config = _sections("AWS_CONFIG_FILE", "~/.aws/config")
+    credentials = _sections("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    found = config.get(f"profile {name}") or config.get(name, {})
+    found |= {key: value for key, value in credentials.get(name, {}).items() if key in _OF_PROFILE}
+    services = config.get(f"services {found.get('services')}", {})
+    return found | _endpoint_in(services.get("s3", ""))
+
+
+def _sections(variable: str, usual: str) -> dict[str, dict[str, str]]:
+    """The sections of a file that an environment variable names. boto3 reports a broken file where it needs one."""
     config = configparser.RawConfigParser()
     try:
-        config.read(path, encoding="utf-8")
+        config.read(Path(os.environ.get(variable) or usual).expanduser(), encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError, OSError):
-        return {}  # boto3 reports a broken file where it needs one
-    name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE") or "default"
-    section = next((title for title in (f"profile {name}", name) if config.has_section(title)), None)
-    return dict(config[section]) if section else {}
+        return {}
+    return {title: dict(config[title]) for title in config.sections()}
+
+
+def _endpoint_in(service: str) -> dict[str, str]:
+    """The endpoint among the indented lines that belong to one service; an empty dict without one."""
+    pairs = (line.partition("=") for line in service.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs if name.strip() == "endpoint_url"}
 
 
 def _credentials() -> Any:

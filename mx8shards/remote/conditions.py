@@ -34,3 +34,15 @@ def _refuses(store: Store, key: str, *, if_match: str | None = None, new: bool =
             return True
         raise
     return False
+
+
+def require_conditions(store: Store, *, single_writer: bool) -> bool:
+    """Whether a store has conditional puts. RemoteError if not, unless no other process writes there."""
+    conditional = store.can_put_conditionally
+    if not (conditional or single_writer):
+        hint = (
+            "single_writer=True (--single-writer) writes without them: then another process that writes there at "
+            "the same time would damage the dataset"
+        )
+        raise RemoteError("this store has no conditional puts", subject=store.url, hint=hint)
+    return conditional

@@ -24,6 +24,7 @@ from mx8shards.disk.files import open_regular
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import DiskError, FormatError, IntegrityError, RemoteError, ShardsError
 from mx8shards.format.entries import FileInfo, MdsEntry
+from mx8shards.remote.retries import PROGRESS
 from mx8shards.remote.stamps import Stamp, safe_name, stamp_of
 from mx8shards.remote.store import Store
 from mx8shards.shards.cache import raw_pieces
@@ -57,14 +58,17 @@ class Claim(NamedTuple):
 def claimed(
     root: Path, basename: str, timeout_s: float, give_up: Callable[[], bool] = lambda: False
 ) -> Iterator[Claim]:
-    """Claim a file of the mirror. BlockingIOError if another job holds its claim for the whole timeout."""
+    """Claim a file of the mirror. BlockingIOError if another job holds its claim and makes no progress for the timeout.
+
+    A job on a slow connection makes progress as long as each timeout brings a MiB, as in `retries`.
+    """
     name = safe_name(basename)
     claims, fetching = root / STATE / "claims", root / STATE / "fetching"
     _make_shared(root)
     for directory in (claims, fetching):
         publish.make_directories(directory, below=root)
-    with lock.claimed(claims / name, timeout_s, give_up) as descriptor:
-        private = fetching / name
+    private = fetching / name
+    with lock.claimed(claims / name, timeout_s, give_up, _progress_in(private)) as descriptor:
         with suppress(ShardsError, OSError):
             publish.remove_tree(private)
         operations.make_directory(private)
@@ -75,6 +79,27 @@ def claimed(
             if process == os.getpid():  # not in a forked child that leaves this block
                 with suppress(ShardsError, OSError):
                     publish.remove_tree(private)
+
+
+def _progress_in(private: Path) -> Callable[[], bool]:
+    """A function that tells whether the holder of a claim has written or removed a MiB since the last call."""
+    seen = _bytes_in(private)
+
+    def goes_on() -> bool:
+        nonlocal seen
+        before, seen = seen, _bytes_in(private)
+        return abs(seen - before) >= PROGRESS
+
+    return goes_on
+
+
+def _bytes_in(directory: Path) -> int:
+    """The bytes that the files of a directory take on the disk: a file whose parts come in any order has holes."""
+    size = 0
+    with suppress(OSError):  # the holder may remove it at any moment
+        for path in _children(directory):
+            size += 512 * path.lstat().st_blocks
+    return size
 
 
 def _make_shared(root: Path) -> None:

@@ -68,9 +68,9 @@ class Hub:
         return f"{self.url} at {self._endpoint}"
 
     @property
-    def can_put_conditionally(self) -> bool:
-        """It cannot put at all."""
-        return False
+    def can_put_conditionally(self) -> NoReturn:
+        """Refused: it cannot put at all."""
+        self._read_only()
 
     def close(self) -> None:
         """End operations that wait for their next attempt."""
@@ -153,7 +153,7 @@ class Hub:
                 if file.done != size_bytes:
                     self._changed(key, f"{size_bytes} bytes", f"{file.done} bytes")
 
-            self._run(work)
+            self._run(work, lambda: file.done)
             return file.hash_hex
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> NoReturn:
@@ -228,9 +228,9 @@ class Hub:
         path = "/".join(part for part in (self._prefix, key) if part)
         return f"{self._endpoint}/datasets/{self._repository}/resolve/{_quoted(self._pinned, safe='')}/{_quoted(path)}"
 
-    def _run(self, work: Callable[[float], _T]) -> _T:
+    def _run(self, work: Callable[[float], _T], progress: Callable[[], int] = lambda: 0) -> _T:
         """Call `work` with the time at which its attempt must end, again after transient faults."""
-        return until_deadline(lambda left_s: work(time.monotonic() + left_s), self._deadline_s, self._closed)
+        return until_deadline(lambda left_s: work(time.monotonic() + left_s), self._deadline_s, self._closed, progress)
 
     def _subject(self, key: str) -> str:
         return f"{self.url}/{key}" if key else self.url

@@ -92,11 +92,11 @@ class _Lazily:
         self._deadline_s = deadline_s
         self._store: Store | None = None
 
-    def read(self, key: str) -> Fetched | None:
-        """An index; None if there is no such object."""
+    def read(self, key: str, snapshot: str = "") -> Fetched | None:
+        """An index, which should have the id `snapshot` if that is known; None if there is no such object."""
         store = self._opened()
         try:
-            return read_index_of(store, key)
+            return read_index_of(store, key, snapshot)
         except RemoteError as error:
             if error.reason != "missing":
                 raise
@@ -225,7 +225,7 @@ def _read_kept(store: _Lazily, snapshot: str) -> tuple[Fetched | None, RemoteErr
     Without the right to list, S3 denies access to a missing object.
     """
     try:
-        return store.read(kept_key(snapshot)), None
+        return store.read(kept_key(snapshot), snapshot), None
     except RemoteError as error:
         if error.reason != "denied":
             raise

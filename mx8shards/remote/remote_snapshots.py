@@ -53,8 +53,8 @@ def kept_in(keys: Iterable[str]) -> list[str]:
     return sorted(f"sha256:{match[1]}" for match in map(_KEPT_KEY.fullmatch, keys) if match)
 
 
-def read_index_of(store: Store, key: str) -> Fetched:
-    """An index whose ETag is its MD5, as S3's usually are, or that came equal twice.
+def read_index_of(store: Store, key: str, snapshot: str = "") -> Fetched:
+    """Read an index until its id is `snapshot`, its ETag is its MD5, as S3's usually are, or two answers are equal.
 
     All other hashes stand in the index, so nothing else would show that a bit of it was flipped on its way.
     """
@@ -62,7 +62,7 @@ def read_index_of(store: Store, key: str) -> Fetched:
     for _ in range(_READS):
         with told_if_slow(f"{store.url}/{key}"):
             found = store.read(key, MAX_INDEX_BYTES)
-        if is_etag_of(found.etag, found.data) or found.data == before:
+        if is_etag_of(found.etag, found.data) or found.data == before or snapshot_id(found.data) == snapshot:
             return found
         before = found.data
     raise RemoteError("each request for the index is answered with other bytes", subject=f"{store.url}/{key}")

@@ -33,6 +33,7 @@ from mx8shards.errors import DiskError, RemoteError, ShardsError
 from mx8shards.format.columns import Columns
 from mx8shards.format.index import parse_index
 from mx8shards.format.sidecar_bytes import Sidecar
+from mx8shards.remote.conditions import require_conditions
 from mx8shards.remote.leftovers import fate
 from mx8shards.remote.remote_snapshots import RemoteIndex, kept_key, read_current
 from mx8shards.remote.reservations import PREFIX, find_reservations, put_if
@@ -60,13 +61,7 @@ class RemotePublication:
     def __init__(self, store: Store, *, single_writer: bool = False) -> None:
         self.store = store
         self._process = os.getpid()
-        self.conditional = store.can_put_conditionally
-        if not (self.conditional or single_writer):
-            hint = (
-                "single_writer=True (--single-writer) writes without them: then another process that writes there at "
-                "the same time would damage the dataset"
-            )
-            raise RemoteError("this store has no conditional puts", subject=store.url, hint=hint)
+        self.conditional = require_conditions(store, single_writer=single_writer)
         self.sidecars: dict[str, Path] = {}
         self._scratch = Scratch(Path(tempfile.gettempdir()))
         self._uploads = Uploads(store, overwrite=not self.conditional)

@@ -154,7 +154,9 @@ def _parse(data: bytes, path: Path) -> Index:
 
 
 def _changed_advice(root: Path, data: bytes) -> str:
-    """A hint for an index.json that was changed outside mx8shards: seal it, unless it is damaged."""
+    """A hint for an index.json that was changed outside mx8shards: seal it, unless it is damaged or of a mirror."""
+    if (root / STATE / MIRROR).exists():
+        return f"its URL with @refresh opens what the store has now; {kept_snapshot_hint(root)}"
     try:
         parse_index(data)
     except FormatError as error:

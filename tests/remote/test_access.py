@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from mx8shards.remote.access import Access
 from mx8shards.remote.clients import boto_client
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
+from tests.forked import forked
 from tests.remote.certificates import make_certificate
 from tests.remote.conftest import KEY_ID, SECRET
+from tests.remote.helper_processes import helpers
 from tests.remote.http_handler import HttpHandler
 
 pytestmark = pytest.mark.usefixtures("s3_environment")
@@ -134,6 +137,28 @@ def test_a_profile_gives_region_endpoint_and_credentials(
     assert set(server.seen) == {"TEAM"}
 
 
+@pytest.mark.parametrize("name", ["default", "team"])
+def test_region_and_endpoint_are_those_that_boto3_finds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    config = (
+        "[default]\nservices = lab\nendpoint_url = http://global.lab\n"
+        "[services lab]\ns3 =\n  addressing_style = path\n  endpoint_url = http://objects.lab\n"
+        "[profile team]\nservices = tables\n[services tables]\ndynamodb =\n  endpoint_url = http://tables.lab\n"
+    )
+    credentials = "aws_access_key_id = A\naws_secret_access_key = S\nregion = eu-west-3\n"
+    credentials = f"[default]\n{credentials}[team]\n{credentials}endpoint_url = http://team.lab\n"
+    write_config(monkeypatch, tmp_path, config, credentials)
+    monkeypatch.delenv("S3_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_PROFILE", name)
+    boto3 = pytest.importorskip("boto3")
+    meta = boto3.Session().client("s3").meta
+    found = Access()
+    assert (found.endpoint, found.region) == (meta.endpoint_url, meta.region_name)
+    assert found.endpoint == {"default": "http://objects.lab", "team": "http://team.lab"}[name]
+    assert found.region == "eu-west-3"
+
+
 def test_the_region_of_a_bucket_is_found(server: KeyServer) -> None:
     server.region = "eu-west-1"
     store = s3_store()
@@ -158,6 +183,13 @@ def test_without_boto3_credentials_come_from_the_environment_only(monkeypatch: p
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     with pytest.raises(MissingPackageError, match=r"mx8shards\[remote\]"):
         Access()
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "gs://bucket", "az://bucket"])
+def test_without_obstore_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(MissingPackageError, match=r"obstore.*mx8shards\[remote\]"):
+        open_store(url)
 
 
 @pytest.mark.parametrize("way", ["asked for", "no credentials"])
@@ -253,6 +285,32 @@ def test_credentials_that_expire_early_are_made_anew_by_both_engines(server: Key
     assert set(server.seen) == {"KEY2"}
     for name in "123":
         assert (tmp_path / name).read_bytes() == SHARD
+
+
+@pytest.mark.usefixtures("made_credentials")
+def test_credentials_that_expire_in_the_helper_of_forked_processes_are_made_anew(
+    server: KeyServer, tmp_path: Path
+) -> None:
+    store = open_store("s3://bucket/data", deadline_s=20)
+    store.read("x", len(SHARD))
+    found = []
+
+    def read(name: str) -> None:
+        assert store.read("x", len(SHARD)).data == SHARD
+        store.fetch("x", tmp_path / name, len(SHARD))
+        (tmp_path / f"helper of {name}").write_text(str(helpers()))
+
+    for name in ("a", "b"):
+        server.seen.clear()
+        assert os.waitpid(forked(partial(read, name)), 0)[1] == 0
+        assert (tmp_path / name).read_bytes() == SHARD
+        found.append((list(server.seen), (tmp_path / f"helper of {name}").read_text()))
+        server.expired |= set(server.seen)
+    store.close()
+    (first, helper), (second, same) = found
+    assert helper == same  # one that has been running for long has old credentials
+    assert second[0] == first[-1]
+    assert set(second[1:]).isdisjoint(first)
 
 
 @pytest.mark.usefixtures("made_credentials")

@@ -81,6 +81,15 @@ def test_a_mirror_whose_url_is_not_readable_opens_what_the_store_has_now(
     assert numbers(mx8.Dataset(URL, local=cache)) == list(range(SAMPLES + 5))
 
 
+def test_the_error_for_a_changed_index_of_a_mirror_says_what_helps(store: FolderStore, cache: Path) -> None:
+    first = mx8.Dataset(URL, local=cache).snapshot
+    (cache / "index.json").write_bytes((cache / "index.json").read_bytes() + b" ")
+    with pytest.raises(mx8.IntegrityError, match=r"changed outside mx8shards \(its URL with @refresh opens"):
+        mx8.Dataset(URL, local=cache)
+    assert mx8.Dataset(f"{URL}@refresh", local=cache).snapshot == first
+    assert mx8.Dataset(URL, local=cache).snapshot == first
+
+
 def test_a_mirror_of_a_newer_version_is_not_taken_for_a_damaged_one(cache: Path) -> None:
     (cache / ".mx8shards/mirror.json").write_text(json.dumps({"format": 2, "url": URL}))
     with pytest.raises(mx8.FormatError, match=r"expected format 1, got 2 .*newer version"):

@@ -265,7 +265,9 @@ with (
 """
 
 
-@pytest.mark.parametrize("part", [0.5, pytest.param(None, marks=pytest.mark.hunt)])
+@pytest.mark.parametrize(
+    "part", [0.5, *(pytest.param(part, marks=pytest.mark.hunt) for part in (0.25, 0.75, 0.9, 1.0, None))]
+)
 def test_four_jobs_at_different_phases_share_a_cache(
     bucket: str, tmp_path: Path, s3_server: S3Server, part: float | None
 ) -> None:
@@ -281,9 +283,9 @@ def test_four_jobs_at_different_phases_share_a_cache(
     ]
     fetched = [list(map(int, job.communicate("\n", timeout=120)[0].split())) for job in jobs]
     assert s3_server.count("GET", ".mds") - before == sum(map(sum, fetched))
-    if part is None:
+    if part in (None, 1.0):
         assert sum(map(sum, fetched)) == count
-    else:
+    if part is not None:
         assert max(max(later) for _, _, *later in fetched) <= 1.1 * (1 - part) * count
         assert bytes_of(tmp_path / "cache") <= limit
     assert residue(tmp_path / "cache") == []

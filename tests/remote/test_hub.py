@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,20 @@ def test_a_dataset_stays_at_its_commit_whatever_is_pushed_meanwhile(
     assert numbers(same) == list(range(100, 200))
 
 
+def test_a_pinned_snapshot_of_the_hub_is_the_one_that_its_id_names(hub: HubServer, tmp_path: Path) -> None:
+    snapshots, commits = [], []
+    for mode, start, count in (("create", 0, 120), ("append", 120, 30)):
+        snapshots.append(write(tmp_path / "data", count, mode=mode, start=start))
+        commits.append(hub.push(files(tmp_path / "data", "train")))
+    for revision, snapshot, count in (("", 0, 120), ("", 1, 150), (f"@{commits[0]}", 0, 120)):
+        local = tmp_path / f"{bool(revision)}{snapshot}"
+        with mx8.Dataset(f"{URL}{revision}/train@{snapshots[snapshot]}", local=local) as dataset:
+            assert dataset.snapshot == snapshots[snapshot]
+            assert numbers(dataset) == list(range(count))
+    with pytest.raises(mx8.DatasetNotFoundError, match="expected a snapshot of this id"):
+        mx8.Dataset(f"{URL}@{commits[0]}/train@{snapshots[1]}", local=tmp_path / "none")
+
+
 def test_a_repair_takes_the_commit_of_the_mirror(hub: HubServer, tmp_path: Path) -> None:
     write(tmp_path / "one", 100, start=100)
     write(tmp_path / "two", 100, start=500)
@@ -254,10 +269,21 @@ def test_a_listing_has_all_pages(hub: HubServer) -> None:
         list(open_store("hf://datasets/no/repository").list())
 
 
-def test_it_is_read_only(hub: HubServer) -> None:
-    store = open_store(URL)
-    assert not store.can_put_conditionally
-    for change in (lambda: store.put("x", b""), lambda: store.delete(["x"])):
+def test_it_is_read_only(hub: HubServer, tmp_path: Path) -> None:
+    write(tmp_path / "data")
+    (tmp_path / "pictures").mkdir()
+    store, data, url = open_store(URL), tmp_path / "data", f"{URL}/new"
+    changes: list[Callable[[], object]] = [
+        lambda: store.put("x", b""),
+        lambda: store.delete(["x"]),
+        lambda: mx8.Writer(url, columns={"x": "int"}),
+        lambda: mx8.Writer(url, columns={"x": "int"}, single_writer=True),
+        lambda: mx8.sync(data, url),
+        lambda: mx8.merge([data], url),
+        lambda: mx8.gc(url),
+        lambda: mx8.convert_from("imagefolder", tmp_path / "pictures", url),
+    ]
+    for change in changes:
         with pytest.raises(RemoteError, match="read only") as caught:
             change()
         assert caught.value.reason == "denied"
@@ -315,6 +341,28 @@ def test_a_cut_answer_is_continued_where_it_stopped(hub: HubServer, tmp_path: Pa
     assert (tmp_path / "x").read_bytes() == SHARD
     ranges = [headers.get("Range") for host, _, _, headers in hub.requests if host == "storage"]
     assert ranges == [None, f"bytes={1 << 20}-{len(SHARD) - 1}"]
+
+
+def test_a_file_that_comes_slowly_is_no_outage(hub: HubServer, tmp_path: Path) -> None:
+    data = SHARD + SHARD[: 1 << 20]
+    hub.push({"x.mds": data})
+
+    def stall(handler: Any) -> bool:
+        """Send a MiB, and break off later: all attempts together take longer than the deadline."""
+        if handler.host == "storage":
+            begin = int(handler.headers.get("Range", "bytes=0-")[6:].partition("-")[0])
+            handler.send_response(206 if begin else 200)
+            handler.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+            handler.send_header("Content-Length", str(len(data) - begin))
+            handler.end_headers()
+            handler.wfile.write(data[begin : begin + (1 << 20)])
+            time.sleep(0.7)
+            handler.close_connection = True
+        return bool(handler.host == "storage")
+
+    hub.faults = stall
+    open_store(URL, deadline_s=2).fetch("x.mds", tmp_path / "x", len(data))
+    assert (tmp_path / "x").read_bytes() == data
 
 
 def test_an_outage_is_named_at_the_deadline_and_leaves_no_file(hub: HubServer, tmp_path: Path) -> None:

@@ -150,6 +150,17 @@ def test_a_pinned_link_asks_only_for_a_snapshot_that_is_not_here(data: Path, sto
         assert len(mx8.Dataset(URL, local=cache)) == 150
 
 
+def test_an_index_that_neither_its_etag_nor_a_pinned_link_proves_is_asked_for_twice(
+    data: Path, store: FolderStore, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, pinned = store.read, mx8.Dataset(data).snapshot
+    monkeypatch.setattr(store, "read", lambda key, most: read(key, most)._replace(etag="no MD5"))
+    with asks(store, f".mx8shards/snapshots/{pinned.removeprefix('sha256:')}.json"):
+        assert mx8.Dataset(f"{URL}@{pinned}", local=cache).snapshot == pinned
+    with asks(store, "index.json", "index.json"):
+        assert mx8.Dataset(URL, local=cache).snapshot == pinned
+
+
 def test_a_reader_who_may_not_list_finds_a_pinned_snapshot_in_the_index(
     data: Path, fault_server: FaultServer, cache: Path, tmp_path: Path
 ) -> None:

@@ -190,3 +190,5 @@ def test_only_shards_that_the_first_batch_of_a_loader_needs_come_in_ranges(
     ):
         assert sum(len(batch["blob"]) for batch in loader) == 27
     assert {request.key for request in fault_server.requests if request.span} == {"set/shard.00000.mds"}
+    others = [request.key for request in fault_server.requests if "shard." not in request.key]
+    assert others == ["set/index.json"]  # so three answers are waited for: the index, a first range, the other ranges

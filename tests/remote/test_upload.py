@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from mx8shards.convert import into_store
 from mx8shards.remote import reservations, upload
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
@@ -187,6 +188,18 @@ def test_a_store_without_conditional_puts_needs_a_single_writer(
     for mode in ("create", "append", "overwrite"):
         assert write(bucket, mode=mode, single_writer=True) == write(tmp_path / "d", mode=mode)
         assert objects(bucket) == files(tmp_path / "d")
+
+
+def test_a_conversion_into_a_store_without_conditional_puts_is_refused_before_it_begins(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MX8SHARDS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ObjectStore, "can_put_conditionally", False)
+    monkeypatch.setattr(into_store, "convert", None)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"")
+    with pytest.raises(mx8.RemoteError, match="--single-writer"):
+        mx8.convert_from("imagefolder", tmp_path / "photos", bucket)
 
 
 def test_a_forked_process_can_neither_publish_nor_remove(bucket: str, tmp_path: Path) -> None:
