@@ -90,10 +90,12 @@ class Connection:
         pending = self._socket.pending() if isinstance(self._socket, ssl.SSLSocket) else 0
         return not (self._ahead or pending or self._poll.poll(0))
 
-    def ask(self, request: bytes, limits: Limits) -> Head:
-        """Send a request, and wait for the head of its answer."""
-        self._limits, self._end, self._came = limits, time.monotonic() + limits.attempt_s, 0
-        self._socket.settimeout(min(limits))
+    def ask(self, request: bytes, limits: Limits, spent_s: float = 0.0) -> Head:
+        """Send a request, and wait for the head of its answer. Connecting took `spent_s` of the attempt's time."""
+        self._limits, self._end, self._came = limits, time.monotonic() + limits.attempt_s - spent_s, 0
+        if spent_s >= limits.attempt_s:
+            raise TimeoutError
+        self._socket.settimeout(min(limits.stall_s, limits.attempt_s - spent_s))
         self._socket.sendall(request)
         self._socket.setblocking(False)
         self._filled, self._ahead = 0, b""

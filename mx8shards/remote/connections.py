@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import ssl
 import threading
 import time
@@ -25,7 +24,7 @@ from mx8shards.disk.operations import disk_errors
 from mx8shards.errors import RemoteError, ShardsError
 from mx8shards.remote import faults
 from mx8shards.remote.access import Access, Keys
-from mx8shards.remote.clients import CONNECT_S
+from mx8shards.remote.connecting import connected
 from mx8shards.remote.connection import Connection, Head, Limits
 from mx8shards.remote.signatures import signed_headers
 from mx8shards.remote.store import Span
@@ -84,7 +83,7 @@ class Connections:
             key: The object.
             keys: The credentials; None for a request that is not signed.
             region: The region of the bucket.
-            attempt_s: The time limit for connecting, and for each MiB of the answer.
+            attempt_s: The time limit for connecting and the first MiB of the answer, and for each further one.
             span: The part of the object; None for all of it.
             etag: The ETag that the object must have; "" for any.
         """
@@ -94,7 +93,7 @@ class Connections:
         connection = None
         try:
             connection, head = self._asked(base, self._request(base, key, keys, region, span, etag), limits)
-            answer = _answer(connection, head, span, subject)
+            answer = _answer(connection, head, span, region, subject)
             yield answer
             if answer.is_read and head.keeps_open:
                 self._keep(base, connection)
@@ -126,28 +125,22 @@ class Connections:
 
         A server may close a kept connection at any time, even while a request is on its way. That is no fault.
         """
+        begun = time.monotonic()
         while True:
             kept = self._take(base)
-            connection = kept or self._connect(base, limits)
+            connection = kept or self._connect(base, begun + min(limits))
             try:
-                return connection, connection.ask(request, limits)
+                return connection, connection.ask(request, limits, time.monotonic() - begun)
             except BaseException as error:
                 connection.close()
                 if not kept or isinstance(error, TimeoutError) or not isinstance(error, OSError):
                     raise
 
-    def _connect(self, base: str, limits: Limits) -> Connection:
+    def _connect(self, base: str, end: float) -> Connection:
         parts = urlsplit(base)
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        plain = socket.create_connection((host, port), timeout=min(CONNECT_S, *limits))
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if parts.scheme == "https":
-                plain = self._trust().wrap_socket(plain, server_hostname=host)
-        except BaseException:
-            plain.close()
-            raise
-        return Connection(plain, self._cores, self._closed)
+        trust = self._trust() if parts.scheme == "https" else None
+        port = parts.port or (443 if trust else 80)
+        return Connection(connected(parts.hostname or "", port, trust, end, self._closed), self._cores, self._closed)
 
     def _trust(self) -> ssl.SSLContext:
         """Which certificates are trusted: those of the system, and those of the user."""
@@ -183,31 +176,32 @@ class Connections:
 class _Answer:
     """An Answer of downloads.py."""
 
-    def __init__(self, connection: Connection, length: int, size_bytes: int, etag: str) -> None:
-        self._connection, self._length = connection, length
-        self.size_bytes, self.etag = size_bytes, etag
+    def __init__(self, connection: Connection, span: Span, size_bytes: int, etag: str) -> None:
+        self._connection = connection
+        self.span, self.size_bytes, self.etag = span, size_bytes, etag
         self.is_read = False
 
     def copy_to(self, write: Callable[[memoryview], object]) -> None:
         """Pass the body to `write`."""
-        self._connection.copy_body(self._length, write)
+        self._connection.copy_body(self.span[1] - self.span[0], write)
         self.is_read = True
 
 
-def _answer(connection: Connection, head: Head, span: Span | None, subject: str) -> _Answer:
-    """The answer with this head to a request; RemoteError if it is not what was asked for."""
+def _answer(connection: Connection, head: Head, span: Span | None, region: str, subject: str) -> _Answer:
+    """The answer with this head to a request in a region; RemoteError if it is not what was asked for."""
     if 300 <= head.status < 400:
-        raise RemoteError(faults.ANOTHER_REGION, subject=subject, reason="denied", hint="set AWS_REGION")
+        told, location = (head.headers.get(name, "") for name in ("x-amz-bucket-region", "Location"))
+        raise faults.of_redirect(head.status, told not in ("", region), location, subject)
     if head.status not in (200, 206):
         code = faults.code_in(connection.error_text(head))
         raise faults.of_status(head.status, code, subject)
     etag = head.headers.get("ETag", "")
-    if span is None and head.status == 200 and head.length is not None:
-        return _Answer(connection, head.length, head.length, etag)
+    if head.status == 200 and head.length is not None:  # also where a part was asked for: a store may ignore ranges
+        return _Answer(connection, (0, head.length), head.length, etag)
     told = head.headers.get("Content-Range", "")
     found = _SPAN.fullmatch(told)
     if span and found and int(found[1]) == span[0] and head.length == int(found[2]) + 1 - span[0] <= span[1] - span[0]:
-        return _Answer(connection, head.length, int(found[3]), etag)
+        return _Answer(connection, (span[0], span[0] + head.length), int(found[3]), etag)
     asked = f"bytes {span[0]} to {span[1]}" if span else "a whole object of a stated size"
     raise RemoteError(
         f"the store answered {told or 'something else'} to a request for {asked}", subject=subject, reason="denied"

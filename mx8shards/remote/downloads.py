@@ -18,7 +18,11 @@ _logger = logging.getLogger("mx8shards")
 
 
 class Answer(Protocol):
-    """The answer to a request for an object, or for a part of one."""
+    """The answer to a request for an object, or for a part of one. A store that ignores ranges gives all of it."""
+
+    @property
+    def span(self) -> Span:
+        """Which bytes of the object the body has."""
 
     @property
     def size_bytes(self) -> int:
@@ -50,7 +54,7 @@ class Attempts(Protocol):
 def fetch_in_one_stream(attempts: Attempts, target: Path, size_bytes: int, subject: str, algorithm: str) -> str:
     """Write an object of this size into the new file `target`, and return its hash; "" without an algorithm.
 
-    A broken attempt is continued where it stopped.
+    A broken attempt is continued where it stopped, or begun again if the store gives only whole objects.
     """
     etag = ""
     with PartialFile(target, algorithm) as file:
@@ -58,10 +62,11 @@ def fetch_in_one_stream(attempts: Attempts, target: Path, size_bytes: int, subje
         def attempt(get: Get) -> None:
             nonlocal etag
             goes_on = bool(etag) and 0 < file.done < size_bytes
-            if file.done and not goes_on:
-                file.restart()
             with get((file.done, size_bytes), etag) if goes_on else get(None, "") as answer:
-                _require_same(answer, size_bytes, etag if goes_on else "", subject)
+                begin = answer.span[0]
+                _require_same(answer, size_bytes, etag if begin else "", subject)
+                if begin != file.done:
+                    file.restart()
                 etag = answer.etag
                 answer.copy_to(file.write)
             if file.done != size_bytes:
@@ -83,6 +88,9 @@ def fetched_in_parallel(
             wanted = part.etag
             with get(part.missing, wanted) as answer:
                 _require_same(answer, size_bytes, wanted, subject)
+                begin, end = part.missing
+                if answer.span[0] != begin or answer.span[1] > end:
+                    raise RemoteError("the store gives no ranges", subject=subject, reason="denied")
                 if not answer.etag:
                     raise RemoteError("the store gives no ETag", subject=subject, reason="denied")
                 part.answered(answer.etag)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import ssl
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from mx8shards.errors import RemoteError, error_text
 from mx8shards.remote.store import Reason
@@ -47,6 +48,8 @@ _ON_THE_WAY = (  # their status is 400 or 404, but another attempt may succeed
 _NOT_SENT = ("InvalidPathError", "NotSupportedError", "UnknownConfigurationKeyError")
 
 ANOTHER_REGION = "the bucket is in another region"
+_TO_ANOTHER_REGION = (301, 307, 308)
+_HOST = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
 
 _NO_OBJECT = ("NoSuchKey", "BlobNotFound", "EntryNotFound")  # other codes of 404 are about the bucket or the endpoint
 
@@ -86,6 +89,26 @@ def of_connection(error: OSError, subject: str) -> RemoteError:
     return RemoteError(_BROKEN.get(type(error), f"no answer: {error_text(error)}"), subject=subject)
 
 
+def ignores_ranges(error: Exception) -> bool:
+    """Whether an error of obstore says that a request for a part was answered with the whole object."""
+    return "NotPartial" in str(error)
+
+
+def of_redirect(status: int, tells_region: bool, location: str, subject: str) -> RemoteError:
+    """The RemoteError for an answer of status 3xx. `tells_region`: it names a region that is not the one asked."""
+    if tells_region and status in _TO_ANOTHER_REGION:
+        return RemoteError(ANOTHER_REGION, subject=subject, reason="denied", hint="set AWS_REGION")
+    try:
+        host = urlsplit(location).hostname or ""  # no more of it is shown: it may contain a signature
+    except ValueError:
+        host = ""
+    to = f" to {host}" if _HOST.fullmatch(host) else ""
+    message = f"the store answered {_with_phrase(status)}{to}" + (
+        ", and redirects are not followed" if location else ""
+    )
+    return RemoteError(message, subject=subject, reason="denied", hint="check the endpoint")
+
+
 def code_in(text: str) -> str:
     """The code in the body of an error, such as NoSuchKey; "" if it has none."""
     found = _CODE.search(text)
@@ -97,10 +120,13 @@ def of_status(status: int, code: str, subject: str, *, hint: str = "") -> Remote
     reason = _REASONS.get(status, "denied" if 400 <= status < 500 else "network")
     if code in _ON_THE_WAY:
         reason = "network"
-    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown status"
     if reason == "denied" and not hint:
         hint = _HINTS.get(code, "check credentials, region and endpoint")
     if reason == "missing":
         hint = "" if code in _NO_OBJECT else hint or "check bucket and endpoint"
-    message = f"the store answered {status} {phrase}" + (f", {code}" if code else "")
+    message = f"the store answered {_with_phrase(status)}" + (f", {code}" if code else "")
     return RemoteError(message, subject=subject, reason=reason, hint=hint)
+
+
+def _with_phrase(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else 'unknown status'}"

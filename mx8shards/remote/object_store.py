@@ -176,7 +176,12 @@ class ObjectStore:
 
     def _get(self, client: Any, key: str, span: Span | None, etag: str) -> nullcontext[_Answer]:
         options = ({"range": span} if span else {}) | ({"if_match": etag} if etag else {})
-        return nullcontext(_Answer(self._obstore.get(client, key, options=options)))
+        try:
+            return nullcontext(_Answer(self._obstore.get(client, key, options=options)))
+        except self._obstore.exceptions.GenericError as error:
+            if not faults.ignores_ranges(error):
+                raise
+            return nullcontext(_Answer(self._obstore.get(client, key)))
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         """Store an object and return its ETag, conditionally with `if_match` or `new`."""
@@ -350,6 +355,7 @@ class _Answer:
 
     def __init__(self, result: Any) -> None:
         self._result = result
+        self.span: Span = result.range
         self.size_bytes: int = result.meta["size"]
         self.etag: str = result.meta["e_tag"] or ""
 

@@ -96,8 +96,10 @@ def until_deadline(
                 raise RemoteError(_STOPPED, subject=error.subject) from None
 
 
-def interruptibly(work: Callable[[], _T], stopped: threading.Event) -> _T:
+def interruptibly(work: Callable[[], _T], stopped: threading.Event, end: float = math.inf) -> _T:
     """The result of a function that may block in foreign code. Ctrl-C, and closing the store, end the wait for it.
+
+    TimeoutError at `end`, a time of `time.monotonic`.
 
     Python runs signal handlers in the main thread only, and not while that is in foreign code. So another thread makes
     the call. When the wait has ended, it goes on alone, until its time limit.
@@ -111,9 +113,11 @@ def interruptibly(work: Callable[[], _T], stopped: threading.Event) -> _T:
             result.set_exception(error)
 
     threading.Thread(target=run, name="mx8shards-remote", daemon=True).start()
-    while not wait([result], _POLL_S).done:
+    while not wait([result], max(min(_POLL_S, end - time.monotonic()), 0)).done:
         if stopped.is_set():
             raise RemoteError(_STOPPED)
+        if time.monotonic() >= end:
+            raise TimeoutError
     return result.result()
 
 

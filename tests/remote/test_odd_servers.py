@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import socket
 import ssl
@@ -135,6 +136,66 @@ def test_a_broken_answer_is_not_continued_by_another_version_where_if_match_is_i
         store.fetch("x", tmp_path / "x", SIZE)
     assert caught.value.reason == "changed"
     assert list(tmp_path.glob("x")) == []
+
+
+@pytest.mark.parametrize("through", ["connections of our own", "obstore"])
+def test_a_broken_answer_begins_again_where_ranges_are_ignored(
+    through: str, s3_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def answer(request: bytes) -> Iterator[bytes]:
+        breaks = len(server.requests) == 1
+        yield _version(1 if breaks else 2, None)[: SIZE // 2 if breaks else None]
+        if breaks:
+            raise OSError("it breaks off")
+
+    if through == "obstore":
+        monkeypatch.setenv("AWS_S3_EXPRESS", "false")
+    with asking(monkeypatch, server := Server(answer)) as store:
+        found = store.fetch("x", tmp_path / "x", SIZE, algorithm="sha256")
+    assert (tmp_path / "x").read_bytes() == b"2" * SIZE
+    assert found == hashlib.sha256(b"2" * SIZE).hexdigest()
+    assert SPAN.search(server.requests[1].lower())
+
+
+@pytest.mark.parametrize("ignored_from", [0, RANGE_BYTES, 2 * RANGE_BYTES])
+def test_where_ranges_are_ignored_an_object_comes_in_one_piece(
+    ignored_from: int, s3_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def answer(request: bytes) -> Iterator[bytes]:
+        span = _span(request)
+        yield _version(1, span if span and span[0] < ignored_from else None)
+
+    with asking(monkeypatch, Server(answer)) as store:
+        store.fetch("x", tmp_path / "x", SIZE, in_ranges=True)
+    assert (tmp_path / "x").read_bytes() == b"1" * SIZE
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"301 Moved\r\nx-amz-bucket-region: eu-west-1", "the bucket is in another region"),
+        (b"307 Moved\r\nx-amz-bucket-region: eu-west-1\r\nLocation: http://eu/x", "the bucket is in another region"),
+        (b"301 Moved\r\nx-amz-bucket-region: us-east-1", "the store answered 301 Moved Permanently"),
+        (
+            b"302 Found\r\nLocation: https://me:password@login.example:8443/?Signature=1",
+            "the store answered 302 Found to login.example, and redirects are not followed",
+        ),
+        (b"307 Moved\r\nLocation: /elsewhere", "the store answered 307 Temporary Redirect, and redirects are not"),
+        (b"302 Found\r\nLocation: http://[x/", "the store answered 302 Found, and redirects are not followed"),
+        (b"304 Not Modified", "the store answered 304 Not Modified"),
+    ],
+)
+def test_only_a_redirect_that_tells_another_region_is_one_to_another_region(
+    head: bytes, message: str, s3_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def answer(request: bytes) -> Iterator[bytes]:
+        status = b"403 Forbidden" if request.startswith(b"HEAD") else head  # so the bucket's region is not found out
+        yield b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n"
+
+    with asking(monkeypatch, Server(answer)) as store, pytest.raises(RemoteError) as caught:
+        store.fetch("x", tmp_path / "x", 5)
+    assert (caught.value.reason, caught.value.message[: len(message)]) == ("denied", message)
+    assert not re.search("password|Signature|8443", str(caught.value))
 
 
 def test_a_part_of_another_version_is_refused_where_if_match_is_ignored(
