@@ -21,6 +21,7 @@ from mx8shards.errors import RemoteError
 from mx8shards.maintain.log import remote_history
 from mx8shards.maintain.parallel import Progress, Ticker
 from mx8shards.maintain.remote_links import store_of
+from mx8shards.remote import trials
 from mx8shards.remote.leftovers import clean
 from mx8shards.remote.multipart import abort_old_uploads
 from mx8shards.remote.remote_snapshots import kept_key
@@ -39,9 +40,7 @@ from mx8shards.remote.store import Store
 from mx8shards.remote.writer_start import list_objects
 from mx8shards.shards.links import RemoteLink
 from mx8shards.shards.recovery import SIDECAR, files_of, is_removable
-from mx8shards.shards.snapshots import STATE
 
-_TRIAL = f"{STATE}/trial-"  # put to find out whether a store has conditional puts
 _AT_ONCE = 1000
 
 
@@ -60,6 +59,7 @@ def collect(url: str, keep: int, older_than_s: float, deadline_s: float, progres
     with store_of(RemoteLink(url), deadline_s) as store, _alone(store) as renew:
         live = _clean_dead_writers(store)
         listed = list_objects(store)
+        trials.remove_left_trials(store, listed)
         begun = time.time()
         old = {each.key: each.size_bytes for each in listed if each.modified_s < begun - older_than_s}
         history = remote_history(store, listed, files_of)
@@ -131,7 +131,7 @@ def _clean_dead_writers(store: Store) -> list[FoundReservation]:
 
 def _may_go(key: str, live: Collection[FoundReservation]) -> bool:
     """Whether an object that no snapshot names may be removed."""
-    if key.startswith(_TRIAL):
+    if key.startswith(trials.PREFIX):
         return True
     if any(key in each.reservation.sidecars or each.reservation.covers(key) for each in live):
         return False

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import re
-import uuid
 
 from mx8shards.errors import RemoteError
 from mx8shards.remote.store import Store
+from mx8shards.remote.trials import TrialStore, trial_object
 
 _NO_CONDITIONS = re.compile("answered (400|405|501)")  # how stores refuse conditions that they do not know
 
 
-def honours_conditions(store: Store) -> bool:
+def honours_conditions(store: TrialStore) -> bool:
     """Try whether conditional puts that must fail do so, with an object that is removed again."""
-    key = f".mx8shards/trial-{uuid.uuid4().hex}"
     try:
-        store.put(key, b"trial", new=True)
-        try:
+        with trial_object(store) as key:
+            store.put(key, b"trial", new=True)
             return _refuses(store, key, new=True) and _refuses(store, key, if_match='"0"')
-        finally:
-            store.delete([key])
     except RemoteError as error:
         if _NO_CONDITIONS.search(error.message):
             return False

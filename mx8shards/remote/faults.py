@@ -103,9 +103,8 @@ def of_redirect(status: int, tells_region: bool, location: str, subject: str) ->
     except ValueError:
         host = ""
     to = f" to {host}" if _HOST.fullmatch(host) else ""
-    message = f"the store answered {_with_phrase(status)}{to}" + (
-        ", and redirects are not followed" if location else ""
-    )
+    rule = ", and redirects are not followed" if location else ""
+    message = f"the store answered {_with_phrase(status)}{to}{rule}"
     return RemoteError(message, subject=subject, reason="denied", hint="check the endpoint")
 
 

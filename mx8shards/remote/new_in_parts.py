@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access
 from mx8shards.remote.puts import content_md5
 from mx8shards.remote.store import Store
+from mx8shards.remote.trials import TrialStore, trial_object
 
 _logger = logging.getLogger("mx8shards")
 
@@ -51,7 +51,7 @@ class InParts:
         self._made: tuple[Any, Any] | None = None  # credentials and region, and the client that has them
         self._safe: bool | None = None
 
-    def put(self, store: Store, key: str, source: Path, run: Run) -> str | None:
+    def put(self, store: TrialStore, key: str, source: Path, run: Run) -> str | None:
         """Store a new object; None if that is not possible in parts, or if the credentials have expired."""
         try:
             client = self._client()
@@ -86,21 +86,19 @@ class InParts:
                 self._made = (keys, region), made
             return self._made[1]
 
-    def _is_safe(self, store: Store, client: Any, run: Run) -> bool:
+    def _is_safe(self, store: TrialStore, client: Any, run: Run) -> bool:
         """Whether uploads in parts honour the condition. A store that is not AWS itself is tried."""
         if self._safe is None:
             self._safe = self._access.endpoint is None or self._tried(store, client, run)
         return self._safe
 
-    def _tried(self, store: Store, client: Any, run: Run) -> bool:
+    def _tried(self, store: TrialStore, client: Any, run: Run) -> bool:
         """Try it with an object, which is removed."""
-        key, data = f".mx8shards/trial-{uuid.uuid4().hex}", b"trial"
-        store.put(key, data)
-        try:
+        data = b"trial"
+        with trial_object(store) as key:
+            store.put(key, data)
             refuses = refuses_to_replace(client, self._bucket, self._in_bucket(key), run)
             return refuses and store.read(key, len(data)).data == data
-        finally:
-            store.delete([key])
 
     def _in_bucket(self, key: str) -> str:
         return f"{self._prefix}/{key}".lstrip("/")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -37,6 +38,7 @@ _CHUNK = 1 << 18  # bytes that are written to a file at once; with more, obstore
 _PART_RETRIES = 5
 _MOST_IDLE = 32  # connections that are kept for later downloads
 _MOST_CLIENTS = 4  # with different time limits, or with earlier credentials
+_ONCE_S = 3.0  # the time limit of an attempt to delete something after an error
 _PAGE = 1000  # objects of a listing, or to be deleted by one request
 
 
@@ -268,6 +270,15 @@ class ObjectStore:
 
     def _delete(self, keys: Sequence[str]) -> None:
         self._run(keys[0], lambda client: self._obstore.delete(client, list(keys)))
+
+    def delete_once(self, key: str) -> None:
+        """Delete an object in one attempt of a few seconds, also if the store is closed. Errors are obstore's."""
+
+        def attempt() -> None:
+            keys, region = (self._access.keys(), self._access.region) if self._access else (None, "")
+            self._obstore.delete(self._client(keys, region, _ONCE_S), [key])
+
+        interruptibly(attempt, threading.Event(), time.monotonic() + _ONCE_S)
 
     def _run(self, key: str, work: Callable[[Any], _T], *, retries: int = 0, upload_bytes: int = 0) -> _T:
         """Call `work` with a client of obstore, as `_retried` does."""

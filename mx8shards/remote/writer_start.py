@@ -27,6 +27,7 @@ from mx8shards.remote.reservations import (
     take,
 )
 from mx8shards.remote.store import Listed, Store
+from mx8shards.remote.trials import remove_left_trials
 from mx8shards.shards.snapshots import INDEX, STATE
 from mx8shards.shards.writer_base import (
     Base,
@@ -85,6 +86,7 @@ def start(store: Store, reserve: Reserve[_T], *, conditional: bool) -> tuple[Sta
         if conditional:
             _wait_for_gc(store)
         listed = list_objects(store)
+        remove_left_trials(store, listed)
         reservations = find_reservations(store, listed) if conditional else []
         if clean_dead_writers(store, reservations, listed):
             continue
