@@ -25,6 +25,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from mx8shards.errors import RemoteError
+from mx8shards.remote import environment
+from mx8shards.remote.helper_records import HelperRecords
 
 SERVING, STARTING = 0, 1  # bytes of the file that are locked
 
@@ -52,6 +54,7 @@ class Meeting:
         pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._asking, self._serving = (each.detach() for each in pair)
         self._locks = os.memfd_create("mx8shards-helper")
+        self.helpers = HelperRecords(self._locks)
 
     def connect(self) -> socket.socket:
         """A connection to the helper, which is started if it does not run."""
@@ -110,7 +113,7 @@ class Connection:
         self._waiting: dict[int, tuple[object, Future[Any]]] = {}  # with who asks
         self._count = 0
         self.alive = True
-        self._send(dict(os.environ))  # with which the stores are opened
+        self._send(environment.of_stores())  # with which the stores are opened
         threading.Thread(target=self._read_answers, name="mx8shards-helper", daemon=True).start()
 
     def ask(self, asker: object, store: bytes, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -189,9 +192,9 @@ _here = _Here()
 
 def prepare() -> None:
     """Make what the processes that are forked from this one share. Called before a fork."""
-    if _here.meeting is None:
-        with contextlib.suppress(OSError):  # no descriptor is left: then each forked process makes its own
-            _here.meeting = Meeting()
+    with contextlib.suppress(OSError):  # no descriptor is left: then each forked process makes its own
+        _here.meeting = _here.meeting or Meeting()
+        _here.meeting.helpers.reap()
 
 
 def forget() -> None:

@@ -14,12 +14,14 @@ from functools import lru_cache
 from typing import Any
 
 from mx8shards.errors import RemoteError
+from mx8shards.remote import environment
+from mx8shards.remote.helper_records import HelperRecords
 from mx8shards.remote.store import Store
 from mx8shards.remote.store_process import SERVING, is_readable
 
 _THREADS = 32  # of each forked process
 _MOST_STORES = 1024
-_IDLE_S = 30.0  # it ends if no process has been connected for this time
+_IDLE_S = 300.0  # it ends if no process has been connected for this time, which is longer than most validations
 _LOOK_S = 1.0
 
 
@@ -31,6 +33,8 @@ def serve(serving: int, locks: int) -> None:
         locks: The descriptor of the file whose locks say whether a helper runs.
     """
     fcntl.lockf(locks, fcntl.LOCK_EX, 1, SERVING)  # who looks whether a helper runs holds it for a moment
+    with contextlib.suppress(OSError):  # without /proc
+        HelperRecords(locks).add_this_process()
     connections = _Connections()
     with socket.socket(fileno=serving) as meeting:
         while not connections.are_idle:
@@ -82,7 +86,7 @@ def _answer_all(connection: socket.socket) -> None:
     def answer(number: int, store: bytes, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         result, failed = None, None
         try:
-            result = getattr(_opened(store, environment), method)
+            result = getattr(_opened(store, variables), method)
             result = result(*args, **kwargs) if callable(result) else result
             result = list(result) if method == "list" else result
         except Exception as error:  # noqa: BLE001 — whatever it is, the asking process raises it
@@ -94,7 +98,7 @@ def _answer_all(connection: socket.socket) -> None:
     threads = ThreadPoolExecutor(_THREADS)
     try:
         with connection.makefile("rb") as requests:
-            environment = pickle.dumps(pickle.load(requests))  # noqa: S301 — a process of our own wrote it
+            variables = tuple(pickle.load(requests).items())  # noqa: S301 — a process of our own wrote it
             while True:
                 threads.submit(answer, *pickle.load(requests))  # noqa: S301
     finally:
@@ -105,13 +109,10 @@ _opening = threading.Lock()
 
 
 @lru_cache(_MOST_STORES)
-def _opened(store: bytes, environment: bytes) -> Store:
-    """The store, opened in the environment of the process that asks: its credentials come from there."""
+def _opened(store: bytes, variables: tuple[tuple[str, str], ...]) -> Store:
+    """The store, opened with the environment variables of the process that asks: its credentials come from there."""
     with _opening:
-        wanted = pickle.loads(environment)  # noqa: S301
-        if wanted != dict(os.environ):
-            os.environ.clear()
-            os.environ.update(wanted)
+        environment.adopt(dict(variables))
         found: Store = pickle.loads(store)  # noqa: S301
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -196,6 +197,59 @@ def test_the_helper_ends_with_the_processes_that_share_it(bucket: str, way: str)
         os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     wait_until(lambda: has_ended(helper))
+
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def test_a_helper_whose_parents_have_ended_is_reaped_by_the_process_that_inherits_it(bucket: str) -> None:
+    """As process 1 of a container inherits it."""
+    store = open_store(bucket)
+    store.put("shard", b"12345")
+
+    def inherit() -> bool:
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        store_process._here.meeting = None  # that of the tests
+        were_zombies = True
+        for _ in range(2):
+            reading, writing = os.pipe()
+            worker = os.fork()
+            if worker == 0:
+                store.read("shard", 9)
+                os.write(writing, str(helpers()[0]).encode())
+                os._exit(0)
+            helper = int(os.read(reading, 20))
+            os.waitpid(worker, 0)
+            os.kill(helper, signal.SIGKILL)
+            place = Path(f"/proc/{helper}")
+            wait_until(lambda helper=helper: has_ended(helper))
+            were_zombies = were_zombies and place.exists()
+            while place.exists():
+                store_process.prepare()  # as before each fork
+        return were_zombies
+
+    assert in_fork(inherit) is True
+
+
+def test_variables_that_no_store_reads_change_nothing_in_the_helper(
+    fault_server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        fault_server.put(f"shard-{number}", b"12345")
+    store = open_store(fault_server.url())
+
+    def work() -> None:
+        store.fetch(f"shard-{os.environ['LOCAL_RANK']}", tmp_path / os.environ["LOCAL_RANK"], 5)
+
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        in_fork(work)
+    assert fault_server.connections == 1  # of one store
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "another")
+    in_fork(work)
+    assert fault_server.connections == 2
+    assert [(tmp_path / str(number)).read_bytes() for number in range(3)] == [b"12345"] * 3
 
 
 def test_a_helper_without_connections_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
