@@ -85,12 +85,12 @@ class ClipColumns:
     """What a decoder of clips needs: which frames a clip has, and where the packet indices of videos are.
 
     `packets` is the number of the column, in the spans, with the packet index of the video, or a file that has it:
-    `packets.read(sample_id)`. `clock` is that of the video whose frames or moments the starts of clips count.
+    `packets.read(sample_id)`. `reference` is that of the video whose frames or moments the starts of clips count.
     """
 
     times: Any
     packets: Any
-    clock: Any
+    reference: Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

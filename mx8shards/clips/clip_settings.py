@@ -63,7 +63,7 @@ def nanoseconds(seconds: float) -> int:
 
 
 def anchor_in_nanoseconds(seconds: float, clock: Clock) -> int | None:
-    """An anchor as an integer number of nanoseconds; None if no video can be so long, or no clock so late."""
+    """An anchor as an integer number of nanoseconds; None if it is later than any video or clock allows."""
     return nanoseconds(seconds) if abs(seconds) <= _MOST_ANCHOR[clock] else None
 
 

@@ -1,4 +1,4 @@
-"""How long are videos, where no column tells? In a file in the cache directory, made once from their packet indices.
+"""How long are videos without columns that say so? A file in the cache directory, made once from packet indices.
 
 magic      MAGIC
 lengths    for each sample four int64: frames, duration, and the numerator and denominator of the time base in

@@ -38,11 +38,11 @@ def clip_bounds(shards: Shards, videos: VideoColumns | None, sample_ids: Ids, ex
         return {}
     start = int(extras[START][0])
     indices = {column: read_packets(shards, int(sample_ids[0]), column) for column in set(videos.packets)}
-    clock = indices[videos.packets[0]]
+    reference = indices[videos.packets[0]]
     found: dict[str, Any] = {}
     for name in videos.names:
         index = indices[videos.packets_of(name)]
-        clip = frames_of(videos.times, start, index, clock)
+        clip = frames_of(videos.times, start, index, reference)
         begin, end = seconds_of(clip, index)
         found |= {f"{name}.frames": clip.numbers, f"{name}.mask": clip.valid}
         found |= {f"{name}.start": begin, f"{name}.end": end}

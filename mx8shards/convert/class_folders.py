@@ -20,7 +20,7 @@ _HIDDEN = "files and folders whose names begin with a dot are skipped"
 class ClassFolders:
     """The files of a folder or tar, in the order of their paths, and their classes: the names of the top folders.
 
-    An item is a file's path and what is known about an object of a store.
+    An item is a file's path and, in a store, the facts about its object.
     """
 
     def __init__(self, src: str | os.PathLike[str], labels: str, classes: Any, kind: FileKind) -> None:
@@ -55,11 +55,11 @@ class ClassFolders:
         return " ".join(sorted(self._kind.suffixes))
 
     def items(self) -> Sequence[Item]:
-        """All files, with what is known about an object of a store."""
+        """All files, each with the facts about its object if it is in a store."""
         return [(name, *self.files.facts(self._top + name)) for name in self.names]
 
     def expect(self, items: Sequence[Item]) -> None:
-        """Begin to read these files, if that takes long."""
+        """Begin to read these files ahead, if they are in a store."""
         self.files.expect([(self._top + name, *facts) for name, *facts in items if self.is_chosen(name)])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class ClassFolders:
         return {**self.__dict__, "names": names}
 
     def is_chosen(self, name: str) -> bool:
-        """Whether a file has the suffix of one that is converted."""
+        """Whether a file is converted, by the suffix of its name."""
         return suffix_of(name) in self._kind.suffixes
 
     def stamp(self, item: Item) -> object:
@@ -75,7 +75,7 @@ class ClassFolders:
         return self.files.stamp(self._top + item[0]) if self.is_chosen(item[0]) else None
 
     def check(self, item: Item) -> None:
-        """SourceError for a file that is none of the kind, or whose name cannot be stored."""
+        """SourceError for a file of another kind, or whose name cannot be stored."""
         name = item[0]
         if not is_text(name):
             raise SourceError("its name is not UTF-8")

@@ -132,7 +132,7 @@ class Folder:
         return [found.st_size, found.st_mtime_ns]
 
     def facts(self, name: str) -> tuple[()]:
-        """Nothing that a worker would have to be told about a file: it looks itself."""
+        """No facts: a worker reads the folder itself."""
         return ()
 
     def expect(self, items: Iterable[Sequence[Any]]) -> None:

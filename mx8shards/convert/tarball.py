@@ -137,7 +137,7 @@ class Tar:
         return begin, size
 
     def facts(self, name: str) -> tuple[()]:
-        """Nothing that a worker would have to be told about a file: it has the same list."""
+        """No facts: a worker has the same list of files."""
         return ()
 
     def expect(self, items: Iterable[Sequence[Any]]) -> None:

@@ -97,7 +97,7 @@ class IndexFile(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoColumns:
-    """The columns of videos of which a view has clips. The first one is the clock of the others.
+    """The columns of videos of which a view has clips. The first is the reference: starts count its frames or moments.
 
     packets  for each of them, the column or the file with its packet index
     """
@@ -138,14 +138,14 @@ def count_clips(times: ClipTimes, lengths: Ints) -> Ints:
     return counts.astype(np.int64)
 
 
-def frames_of(times: ClipTimes, start: int, index: PacketIndex, clock: PacketIndex | None = None) -> ClipFrames:
+def frames_of(times: ClipTimes, start: int, index: PacketIndex, reference: PacketIndex | None = None) -> ClipFrames:
     """The frames of the clip that begins at `start`.
 
-    `clock`: the index of the video whose frames the start counts, if that is another video of the same sample. Then a
-    clip with a stride has the frames that are shown at the times of that video's frames.
+    `reference`: the index of the video whose frames the start counts, if that is another video of the same sample.
+    Then a clip with a stride has the frames that are shown at the times of that video's frames.
     """
     steps = start + times.stride * np.arange(times.frames)
-    first = index if clock is None else clock
+    first = index if reference is None else reference
     valid: Bools | bool = True
     if times.at is not None:
         ticks = [_ticks(start + offset + _EARLY, index.facts.time_base) for offset in times.at]
@@ -161,11 +161,11 @@ def frames_of(times: ClipTimes, start: int, index: PacketIndex, clock: PacketInd
     return ClipFrames(found.numbers, found.valid & valid)
 
 
-def is_short(times: ClipTimes, start: int, clock: PacketIndex) -> bool:
+def is_short(times: ClipTimes, start: int, reference: PacketIndex) -> bool:
     """Whether a clip goes on after the end of its video, although the video was counted as long enough for it."""
     if times.at is not None or (start == 0 and times.short != "drop"):
         return False
-    return start + times.span > length_of(times, clock)
+    return start + times.span > length_of(times, reference)
 
 
 def length_of(times: ClipTimes, index: PacketIndex) -> int:
@@ -213,19 +213,21 @@ def _origin(times: ClipTimes, index: PacketIndex) -> int:
     return 0 if times.clock == "first" else int(index.pts[index.frames[0]])
 
 
-def _ticks_of_moments(steps: Sequence[int], times: ClipTimes, clock: PacketIndex, want: tuple[int, int]) -> list[int]:
+def _ticks_of_moments(
+    steps: Sequence[int], times: ClipTimes, reference: PacketIndex, want: tuple[int, int]
+) -> list[int]:
     """The times of these moments of a video in units of another time base, rounded down."""
     assert times.fps is not None
-    (unit, per_second), rate = clock.facts.time_base, times.fps
-    begin, step = _origin(times, clock) * unit * rate.numerator, rate.denominator * per_second
+    (unit, per_second), rate = reference.facts.time_base, times.fps
+    begin, step = _origin(times, reference) * unit * rate.numerator, rate.denominator * per_second
     divisor = per_second * rate.numerator * want[0]
     return [(begin + number * step) * want[1] // divisor for number in steps]
 
 
-def _ticks_of_frames(numbers: Ints, times: ClipTimes, clock: PacketIndex, want: tuple[int, int]) -> list[int]:
+def _ticks_of_frames(numbers: Ints, times: ClipTimes, reference: PacketIndex, want: tuple[int, int]) -> list[int]:
     """The times of these frames of a video in units of another time base, rounded down."""
-    shown, (unit, per_second) = clock.pts[clock.frames], clock.facts.time_base
-    ticks = shown[numbers] - shown[0] + _origin(times, clock)
+    shown, (unit, per_second) = reference.pts[reference.frames], reference.facts.time_base
+    ticks = shown[numbers] - shown[0] + _origin(times, reference)
     return [tick * unit * want[1] // (per_second * want[0]) for tick in ticks.tolist()]
 
 

@@ -1,6 +1,6 @@
 """Which frames does each clip of a batch want, and which bytes of its video? All clips of a video form one sweep.
 
-The functions below `Sweep` are what stages of clips have in common.
+The functions below `Sweep` are shared by the stages of pictures and of sound.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mx8shards.media.clip_counts import ClipCounts, class_of
 from mx8shards.media.index_reading import Indices
 from mx8shards.media.packet_plan import Ints, Stretch, merged_spans, reach, stretches
 from mx8shards.media.video_decoding import Copy
-from mx8shards.media.video_memory import Stream
+from mx8shards.media.video_memory import CodecParameters
 from mx8shards.stages import ClipColumns, DecoderContext, Work
 
 Array = npt.NDArray[Any]
@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 Place = tuple[int, int]  # a row and the number of a frame in its clip
 Span = tuple[int, int]
 
-_KEPT_PACKETS = 512  # per clip: of sweeps with more, the packet index is read again when they are decoded
+_KEPT_PACKETS = 512  # per clip: with more, a sweep keeps no packets, and reads the index again when it is decoded
 _PACKET_BYTES = 5 * 8 + 1
 _ROW_BYTES = 4 << 10  # of the objects of a clip
 
@@ -55,7 +55,7 @@ class Sweep:
     `parts` are the packets to decode; None if they have to be found in the packet index.
     """
 
-    stream: Stream
+    stream: CodecParameters
     clips: Mapping[int, Clip]
     parts: list[Stretch] | None
 
@@ -93,10 +93,10 @@ def note_bytes(frames: int) -> int:
 def sweep_of(index: PacketIndex, clips: Mapping[int, Clip], size: int) -> tuple[Sweep, list[Span]]:
     """The sweep of these clips of a video, and where the bytes lie that it needs, in a payload of this size."""
     if not index.facts.slices:
-        return Sweep(Stream.of(index), clips, None), [(0, size)]
+        return Sweep(CodecParameters.of(index), clips, None), [(0, size)]
     parts = stretches(index, np.unique(np.concatenate([clip.packets for clip in clips.values()])))
     few = sum(len(part.packets) for part in parts) <= _KEPT_PACKETS * len(clips)
-    return Sweep(Stream.of(index), clips, parts if few else None), merged_spans(parts)
+    return Sweep(CodecParameters.of(index), clips, parts if few else None), merged_spans(parts)
 
 
 def clip_in(work: Work, row: int, indices: Indices, columns: ClipColumns) -> Clip:
@@ -109,11 +109,11 @@ def clip_in(work: Work, row: int, indices: Indices, columns: ClipColumns) -> Cli
 
 def frames_in(work: Work, row: int, indices: Indices, columns: ClipColumns) -> ClipFrames:
     """The frames of the clip in a row; DecodeError if its video is shorter than its facts say."""
-    start, (index, clock) = int(work.extras[START][row]), indices
-    if is_short(columns.times, start, clock):
-        found = f"{len(clock.frames)} frames"
+    start, (index, reference) = int(work.extras[START][row]), indices
+    if is_short(columns.times, start, reference):
+        found = f"{len(reference.frames)} frames"
         raise DecodeError(expected=f"a clip that begins at {start}", found=found, reason="short")
-    return frames_of(columns.times, start, index, clock)
+    return frames_of(columns.times, start, index, reference)
 
 
 def require_clips(context: DecoderContext) -> ClipColumns:

@@ -45,7 +45,7 @@ _OPTIONS = {
     "use_absolute_path": "0",
 }
 
-_ODD = (ValueError, IndexError, AttributeError, TypeError, OverflowError)  # what PyAV raises for odd files
+_ODD = (ValueError, IndexError, AttributeError, TypeError, OverflowError)  # PyAV's, for unusual files
 
 _BITEXACT = {"fflags": "+bitexact"}  # no version and no date in the file
 
@@ -82,7 +82,7 @@ class PayloadFile(io.RawIOBase):
 def opened(source: bytes | memoryview | IO[bytes], most_pixels: int = MOST_PIXELS) -> Iterator[Any]:
     """A payload or a file as a PyAV container, closed at the end. DecodeError if it is none, or of another format.
 
-    Errors of FFmpeg inside the block become DecodeError. Frames of more pixels are not decoded to learn what they are.
+    Errors of FFmpeg inside the block become DecodeError. Opening may decode a frame, of at most `most_pixels`.
     """
     av = require("av", "video")
     file: Any = PayloadFile(source) if isinstance(source, bytes | memoryview) else source
@@ -91,18 +91,18 @@ def opened(source: bytes | memoryview | IO[bytes], most_pixels: int = MOST_PIXEL
     file.seek(0)
     limit = {"max_pixels": str(most_pixels)}
     with (
-        refusals(),
+        ffmpeg_errors(),
         av.open(file, options=limit, container_options=_OPTIONS, metadata_errors="replace") as container,
     ):
         yield container
 
 
 @contextlib.contextmanager
-def refusals() -> Iterator[None]:
-    """Convert errors of FFmpeg, and those that PyAV raises for odd files, to DecodeError."""
+def ffmpeg_errors() -> Iterator[None]:
+    """Convert errors of FFmpeg, and those that PyAV raises for damaged or unusual files, to DecodeError."""
     av = require("av", "video")
     try:
-        with oddities():
+        with pyav_errors():
             yield
     except av.FFmpegError as error:
         reason = getattr(error, "strerror", "") or type(error).__name__
@@ -110,8 +110,8 @@ def refusals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def oddities() -> Iterator[None]:
-    """Convert the errors that PyAV raises for odd files to DecodeError, but not those of FFmpeg."""
+def pyav_errors() -> Iterator[None]:
+    """Convert the errors that PyAV raises for damaged or unusual files to DecodeError, but not those of FFmpeg."""
     av = require("av", "video")
     try:
         yield

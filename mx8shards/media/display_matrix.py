@@ -1,4 +1,4 @@
-"""How is a video turned to be shown? Containers store a matrix, which mirrors the frames of some videos, too."""
+"""How must the frames of a video be rotated to be shown? Containers store a matrix, which may also mirror them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Indices(NamedTuple):
     """The packet index of a video, and that of the video whose frames or moments count its clips: often the same."""
 
     video: PacketIndex
-    clock: PacketIndex
+    reference: PacketIndex
 
 
 class IndexReader:
@@ -40,7 +40,7 @@ class IndexReader:
     """
 
     def __init__(self, columns: ClipColumns, number: int, large: LargeMemory) -> None:
-        self._sources = dict.fromkeys((columns.packets, columns.clock))
+        self._sources = dict.fromkeys((columns.packets, columns.reference))
         self._columns = columns
         self._number = number
         self._large = large
@@ -59,7 +59,7 @@ class IndexReader:
         need = sum(parsing_bytes(_read(work, row, source, HEAD_BYTES), size) for source, size in sizes.items())
         with self.room(need):
             found = {source: self._parsed(work, row, source, size) for source, size in sizes.items()}
-            yield Indices(found[self._columns.packets], found[self._columns.clock])
+            yield Indices(found[self._columns.packets], found[self._columns.reference])
 
     def copied(self, work: Work, row: int, part: Callable[[PacketIndex], _T]) -> _T:
         """What `part` copies out of the index of the video in a row."""

@@ -90,7 +90,7 @@ def _length_bytes(extradata: bytes, at: int) -> int:
 
 
 def _units(packet: bytes, length: int) -> Iterator[bytes]:
-    """The beginnings of the NAL units of a packet; those that do not lie in the packet end it.
+    """The first bytes of each NAL unit of a packet. A length that leads out of the packet ends the iteration.
 
     Some files have start codes where lengths should be. FFmpeg decodes them, as no unit has one byte.
     """

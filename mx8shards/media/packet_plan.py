@@ -15,9 +15,9 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Stretch(NamedTuple):
-    """Packets that a decoder gets one after another, beginning with a keyframe: all that decoding them takes.
+    """Packets that a decoder gets one after another, beginning with a keyframe, to decode the frames of some of them.
 
-    packets, position, size, keyframe    their numbers, and what the packet index says of each
+    packets, position, size, keyframe    their numbers, and what the packet index says about each
     wanted                               the numbers of those whose frames are wanted
     """
 
@@ -70,7 +70,7 @@ def keyframes_before(index: PacketIndex, wanted: Ints) -> Ints:
 
 
 def reach(index: PacketIndex, wanted: Ints) -> tuple[int, int]:
-    """The first packet of a plain decoder for these frames, and the one behind its last: keyframe to last frame."""
+    """The packets that a plain decoder gets for these frames, from the keyframe to the last frame: begin and end."""
     return int(keyframes_before(index, wanted).min()), int(wanted.max()) + 1
 
 

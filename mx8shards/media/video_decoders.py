@@ -21,7 +21,7 @@ _POLL_S = 0.1  # interval at which a thread that waits for memory checks whether
 
 
 def never() -> bool:
-    """False: what nothing stops."""
+    """The default of `is_stopped`: nothing stops the wait."""
     return False
 
 
@@ -136,7 +136,7 @@ class Decoders:
                 self._used_bytes += idle.size_bytes
 
     def _close_idle(self, size_bytes: int) -> None:
-        """Close idle decoders that together take this size, as far as there are any."""
+        """Close idle decoders, the longest idle first, until they have freed this many bytes or none is left."""
         while size_bytes > 0 and self._idle:
             oldest = self._idle.pop(0)
             self._used_bytes -= oldest.size_bytes

@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, require
 from mx8shards.format.packet_index import CODECS, PacketIndex, VideoFacts
-from mx8shards.media.containers import codec_name, oddities, opened
+from mx8shards.media.containers import codec_name, opened, pyav_errors
 from mx8shards.media.packet_plan import Ints, Stretch, from_start, stretches
 from mx8shards.media.video_colour import FORMATS
 from mx8shards.media.video_decoders import Decoders, most_pixels, never
-from mx8shards.media.video_memory import Described, Stream, decoder_bytes
+from mx8shards.media.video_memory import CodecParameters, Described, decoder_bytes
 
 Bytes = npt.NDArray[np.uint8]
 Planes = tuple[Bytes, Bytes, Bytes]
@@ -78,7 +78,7 @@ class Payload:
 
 def decode_frames(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFrame) -> Decoded:
     """Decode the frames of these packets, in ascending order, and pass each on once. DecodeError if one is missing."""
-    index, stream = video.index, Stream.of(video.index)
+    index, stream = video.index, CodecParameters.of(video.index)
     if not index.facts.slices:
         counts, missing = decode_container(stream, index.size, video, wanted, decoders, take)
     else:
@@ -92,7 +92,7 @@ def decode_frames(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFr
 
 
 def decode_stretches(
-    stream: Stream,
+    stream: CodecParameters,
     parts: list[Stretch],
     copy: Copy,
     decoders: Decoders,
@@ -126,7 +126,7 @@ def decode_stretches(
     return counts, np.array(sorted(missing), np.int64)
 
 
-def _decoded(stream: Stream, part: Stretch, copy: Copy, context: Any) -> Iterator[Any]:
+def _decoded(stream: CodecParameters, part: Stretch, copy: Copy, context: Any) -> Iterator[Any]:
     """The frames of these packets in the order in which the decoder gives them."""
     new_packet = require("av", "video").Packet
     context.flush_buffers()
@@ -138,17 +138,17 @@ def _decoded(stream: Stream, part: Stretch, copy: Copy, context: Any) -> Iterato
             raise OSError("the file is shorter than it was, or cannot be read")
         packet.pts = packet.dts = number
         packet.is_keyframe = keyframe
-        with oddities():
+        with pyav_errors():
             frames = context.decode(packet)
         yield from frames
         del frames  # they are memory of the decoder
-    with oddities():
+    with pyav_errors():
         frames = context.decode(None)
     yield from frames
 
 
 def decode_container(
-    stream: Stream,
+    stream: CodecParameters,
     sizes: Ints,
     payload: Readable,
     wanted: Ints,
@@ -175,8 +175,8 @@ def decode_container(
     return counts, np.array(sorted(awaited), np.int64)
 
 
-def _demuxed(stream: Stream, sizes: Ints, payload: Readable) -> Generator[tuple[int, Any], None, None]:
-    """All frames of a container, with the numbers of their packets, which tell more than times: ASF has wrong ones."""
+def _demuxed(stream: CodecParameters, sizes: Ints, payload: Readable) -> Generator[tuple[int, Any], None, None]:
+    """All frames of a container, with the numbers of their packets: times would not do, as ASF has wrong ones."""
     facts, number = stream.facts, 0
     with opened(io.BufferedReader(LazyPayload(payload)), most_pixels(facts)) as container:
         source = _stream_of(container, facts)
@@ -197,7 +197,7 @@ def _demuxed(stream: Stream, sizes: Ints, payload: Readable) -> Generator[tuple[
 
 
 def _stream_of(container: Any, facts: VideoFacts) -> Any:
-    """The stream of video with these facts. DecodeError if it is another one, before it is decoded."""
+    """The container's stream of video. DecodeError, before anything is decoded, if it does not have these facts."""
     streams, number = container.streams, facts.stream
     if number >= len(streams) or streams[number].type != "video":
         found = f"{len(streams)} streams" if number >= len(streams) else streams[number].type

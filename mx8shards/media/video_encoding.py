@@ -37,7 +37,7 @@ class Encoding:
     Attributes:
         codec: "h264" or "av1".
         gop: Frames from one keyframe to the next.
-        crf: Quality of the encoder: smaller is better and larger.
+        crf: The encoder's constant rate factor: a smaller number gives better and larger videos.
         max_side: The longest side, in pixels; smaller videos keep their size. None: no limit.
         fps: Frames per second: the frame that is shown at each time. None: all frames, at their times.
     """
@@ -165,7 +165,7 @@ class _Encoder:
         context.color_primaries, context.color_trc = int(frame.color_primaries), int(frame.color_trc)
         aspect = self._source.sample_aspect_ratio
         if aspect:
-            context.sample_aspect_ratio = 1 / Fraction(aspect) if self._graph.lies(frame) else Fraction(aspect)
+            context.sample_aspect_ratio = 1 / Fraction(aspect) if self._graph.is_transposed(frame) else Fraction(aspect)
 
     def _copy(self, waiting: list[Any]) -> None:
         """Copy packets of audio, with their times from the first frame on."""
@@ -196,14 +196,14 @@ class _Graph:
         self._kind: tuple[Any, ...] = ()
         self._graph: Any = None
 
-    def lies(self, frame: Any) -> bool:
+    def is_transposed(self, frame: Any) -> bool:
         """Whether width and height are exchanged."""
         return any(each.startswith("transpose") for each in upright_filters(frame))
 
     def size(self, frame: Any) -> tuple[int, int]:
         """The size of all encoded frames, if this is the first one."""
         if self._size is None:
-            sides = (frame.height, frame.width) if self.lies(frame) else (frame.width, frame.height)
+            sides = (frame.height, frame.width) if self.is_transposed(frame) else (frame.width, frame.height)
             self._size = self._encoding.size(*sides)
         return self._size
 

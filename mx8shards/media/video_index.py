@@ -1,8 +1,8 @@
 """How is the packet index of a video made? By demuxing its container once, and decoding all frames unless told not to.
 
-A packet whose bytes stand in the payload gets the position where they do; it is found by comparing them, because
-containers name the position of a packet's head. If one packet is not found (as in MPEG-TS, which divides packets), the
-payload can be read by a demuxer only, in order.
+The position of a packet is where its bytes are in the payload. It is found by comparing bytes, because containers name
+the position of a packet's header. If one packet is not found (as in MPEG-TS, which divides packets), the payload can
+only be read by a demuxer, in order.
 
 Decoding tells which packets give a frame and in which order, whatever the container's times are: packets before the
 first keyframe or cut off by an edit list give none. AVI has no times of presentation; there the frame that is shown
@@ -41,7 +41,7 @@ _REENCODE = "re-encode it (--gop)"
 
 
 class IndexedVideo(NamedTuple):
-    """A packet index, and what the container has besides."""
+    """A packet index, and whether the container has sound."""
 
     packets: PacketIndex
     has_audio: bool
@@ -74,7 +74,7 @@ class _Packets:
 
 @dataclass
 class _Decoded:
-    """What decoding told: the packet of each frame in the order of presentation, and the kind of frames."""
+    """The result of decoding: the packet of each frame in the order of presentation, and the kind of frames."""
 
     packets: list[int] = field(default_factory=list)
     kinds: set[tuple[Any, ...]] = field(default_factory=set)
@@ -97,7 +97,7 @@ def index_video(source: bytes | IO[bytes], *, decode: bool = True, for_clips: bo
     """Make the packet index of a video. DecodeError if it is damaged, or of a kind that clips cannot be decoded from.
 
     Args:
-        source: The container's bytes, or its file; packets are not looked for in a file.
+        source: The container's bytes, or its file. Positions of packets are found in bytes only.
         decode: Decode all frames, so that damage is found and the number of frames is exact. False: only the first one,
             unless the container does not tell when frames are shown.
         for_clips: False: also of a video whose pixels or rotation clips do not support, to copy or re-encode it.
@@ -276,5 +276,5 @@ def _checked(index: PacketIndex) -> PacketIndex:
     try:
         encode_packet_index(index)
     except FormatError as error:
-        raise DecodeError(expected=error.expected, found="a video without it", hint=_REENCODE) from error
+        raise DecodeError(expected=error.expected, found=error.found, hint=_REENCODE) from error
     return index

@@ -28,7 +28,7 @@ _FIXED_BYTES = 2 << 20  # tables and buffers of a decoder
 
 
 class Described(Protocol):
-    """What a decoder has to know of a video: a packet index has it, and a Stream."""
+    """The facts about a video that a decoder needs: of a packet index, or of CodecParameters."""
 
     @property
     def facts(self) -> VideoFacts:
@@ -43,16 +43,16 @@ class Described(Protocol):
         """The size of the largest packet."""
 
 
-class Stream(NamedTuple):
-    """What a decoder has to know of a video, without its packets."""
+class CodecParameters(NamedTuple):
+    """The facts about a video that a decoder needs, without its packets."""
 
     facts: VideoFacts
     extradata: bytes
     largest: int
 
     @classmethod
-    def of(cls, index: PacketIndex) -> Stream:
-        """The stream that a packet index describes."""
+    def of(cls, index: PacketIndex) -> CodecParameters:
+        """The facts that a packet index has."""
         return cls(index.facts, index.extradata, index.largest)
 
 

@@ -1,8 +1,8 @@
-"""Where is an S3 bucket, and with which credentials is it asked? Both engines get their settings from here.
+"""Which endpoint, region and credentials are used for an S3 bucket? Both engines get their settings from here.
 
 Settings come from the environment and from the profile in ~/.aws; credentials from the environment, or from
 boto3's chain (profiles, SSO, roles, instance metadata), which also refreshes them. Without credentials, requests are
-not signed, which is how public buckets are read. Nothing here is pickled: another process resolves for itself.
+not signed, which is how public buckets are read. Nothing here is pickled: another process loads its own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Access:
         endpoint: The URL of an S3-compatible store; None for AWS.
         region: Its region. If it is not the bucket's, `find_region` corrects it.
         ca_bundle: A file of certificates to trust, besides those of the system; "" for none.
-        requester_pays: Whether whoever asks pays for the request.
+        requester_pays: Whether the requester, not the owner of the bucket, pays for requests.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Access:
             return _checked(Keys(frozen.access_key, frozen.secret_key, frozen.token))
 
     def renew(self, refused: Keys | None) -> bool:
-        """Load the credentials anew, because the store refused these. Whether there are others now."""
+        """Load the credentials again, because the store refused these. Returns whether they are others now."""
         if self._anonymous:
             return False
         with self._renewing:
@@ -96,7 +96,7 @@ class Access:
         return self.keys() != refused
 
     def find_region(self, bucket: str, refused: str) -> bool:
-        """Ask for the region of a bucket, which every endpoint of AWS tells. Whether it is another than the refused."""
+        """Ask AWS for the region of a bucket, which any endpoint tells. Returns whether it is not the refused one."""
         base = self.endpoint or f"https://s3.{self.region}.amazonaws.com"
         request = urllib.request.Request(f"{base}/{bucket}", method="HEAD")  # noqa: S310 — http or https, see above
         context = ssl.create_default_context(cafile=self.ca_bundle or None)
@@ -117,7 +117,7 @@ class Access:
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """The answer that redirects is the one that names the region."""
+        """Follow no redirect: the redirecting answer itself names the region."""
 
 
 def _first(names: tuple[str, ...]) -> str | None:
@@ -178,10 +178,10 @@ def _credentials() -> Any:
 
 
 def _checked(keys: Keys) -> Keys:
-    """The same credentials. RemoteError if they cannot stand in a header, in which a line end would begin another."""
+    """The credentials. RemoteError if a header cannot contain them: a line end would begin another header."""
     if not all(part.isascii() and part.isprintable() for part in keys if part):
-        message = "the AWS credentials contain a character that is none of a key, such as a line end"
-        raise RemoteError(message, reason="denied", hint="set them again, without what was copied with them")
+        message = "the AWS credentials contain a character that no key has, such as a line end"
+        raise RemoteError(message, reason="denied", hint="set them again, without characters that were copied along")
     return keys
 
 

@@ -12,7 +12,7 @@ from mx8shards.format.hashing import hash_hex
 from mx8shards.format.sidecar_bytes import BLOCK_BYTES
 from mx8shards.remote.store import Span, Store
 
-_ATTEMPTS = 2  # a block that is wrong, or of another object, is asked for once more …
+_ATTEMPTS = 2  # a damaged block, or one of a replaced object, is fetched once more …
 _PAUSE_S = 0.2  # … after this pause
 
 
@@ -50,7 +50,7 @@ def object_etag(store: Store, info: FileInfo) -> str:
 
 
 def checked_blocks(store: Store, info: FileInfo, digests: Bytes, blocks: Sequence[int], etag: str) -> Iterator[bytes]:
-    """These blocks of the object with this ETag. IntegrityError for one that is not the one of the index."""
+    """These blocks of the object with this ETag. IntegrityError for a block that differs from its digest."""
     parts = store.read_spans(info.basename, [block_span(info, i) for i in blocks], etag)
     for i, data in zip(blocks, parts, strict=True):
         found, expected = hash_hex("blake3", data), bytes(digests[i]).hex()

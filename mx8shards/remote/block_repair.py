@@ -39,8 +39,8 @@ def made_whole(
 ) -> MadeWhole | None:
     """Copy the good blocks of a damaged file, and fetch the others. The damaged file is not touched.
 
-    A file that was cut, that grew, or of which some blocks cannot be read has the blocks that can be read. None if the
-    whole object has to be fetched: too many blocks are damaged, or the object in the store has other ones.
+    Blocks are also copied from a file that was truncated, that grew, or that is readable only in part. None if the
+    whole object has to be fetched: too many blocks are damaged, or the object in the store differs.
     """
     try:
         file = ReadFile(damaged)

@@ -17,7 +17,7 @@ from mx8shards.shards.writer_base import Base, Mode
 class PublicationInBoth:
     """A publication into a local directory and a store. Their current snapshots must be equal in the beginning.
 
-    The store comes first, as another writer may have been quicker there: then the local directory stays as it was.
+    The store comes first: if another writer has published there meanwhile, the local directory is left unchanged.
     """
 
     def __init__(self, local: LocalPublication, remote: RemotePublication) -> None:

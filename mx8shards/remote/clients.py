@@ -75,14 +75,14 @@ def boto_client(access: Access, keys: Keys | None, **limits: Any) -> Any:
 
 
 def _say_who_pays(request: Any, **_: Any) -> None:
-    """Not each of boto3's methods takes this as an argument."""
+    """Send the header of `requester_pays`: not every method of boto3 has an argument for it."""
     request.headers["x-amz-request-payer"] = "requester"
 
 
 def limits(attempt_s: float, stalled_s: float, retry_s: float, retries: int) -> dict[str, Any]:
     """The time limits of a client, as obstore takes them. Seconds are rounded up, so that clients can be shared.
 
-    Later than `retry_s` after the begin, obstore itself tries nothing again.
+    obstore itself begins no retry later than `retry_s` after the beginning.
     """
     whole = timedelta(seconds=math.ceil(attempt_s))
     options = {"timeout": whole, "read_timeout": timedelta(seconds=stalled_s)}

@@ -1,4 +1,4 @@
-"""Does a store honour the conditions of a put? Some ignore or refuse them, so it is tried."""
+"""Does a store honour the conditions of a put? Some ignore or refuse them, so a trial tells."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Limits(NamedTuple):
 
 
 class Connection:
-    """An open connection, used by one thread at a time. Whatever fails is an OSError; then it is of no use any more.
+    """An open connection, used by one thread at a time. Any failure is an OSError, and ends its use.
 
     Args:
         plain: A connected socket, under TLS if the store is.
@@ -106,7 +106,7 @@ class Connection:
         raise ConnectionError("interim answers without end")
 
     def _head_text(self) -> bytes:
-        """Status line and headers of the next answer. What has come behind them is ahead."""
+        """Status line and headers of the next answer. `_ahead` keeps the bytes that have come after them."""
         while (end := self._ahead.find(_HEAD_END)) < 0:
             if len(self._ahead) >= _MOST_HEAD:
                 raise ConnectionError("headers without end")
@@ -128,7 +128,7 @@ class Connection:
             while length:
                 asked = time.monotonic()
                 with self._cores:
-                    self._end += time.monotonic() - asked  # it is not the server that was waited for
+                    self._end += time.monotonic() - asked  # this time was not spent waiting for the server
                     length -= self._copy_what_is_there(length, write)
                 if length:
                     self._wait()
@@ -154,7 +154,7 @@ class Connection:
             write(piece)
 
     def error_text(self, head: Head) -> str:
-        """The begin of the body of an error. Of one in chunks, as S3 sends them: until its code has come."""
+        """The beginning of an error's body. If it is chunked, as from S3, no more than up to its code is read."""
         text = bytearray()
         if head.is_chunked:
             text += self._ahead

@@ -34,7 +34,7 @@ from mx8shards.shards.recovery import sidecar_file
 from mx8shards.shards.snapshots import STATE, current_bytes, kept, load
 
 _IF_FULL = "free some space, and sync again: it goes on with the files that are missing"
-_CLAIM_S = 3600.0  # another job that fetches a shard into this directory is waited for as long as that
+_CLAIM_S = 3600.0  # the longest wait for another job that fetches the same file into this directory
 
 _logger = logging.getLogger("mx8shards")
 

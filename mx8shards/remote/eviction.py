@@ -1,4 +1,4 @@
-"""Which shards leave a mirror with a limit? Those that all jobs on it need last.
+"""Which shards are evicted from a mirror with `cache_limit=`? Those that the jobs on it need last.
 
 A loader's order tells which shard is needed when, in this epoch and in the next. Evicting the shard whose next use is
 farthest is optimal (Belady): with room for a part c of the dataset, an epoch fetches 1 - c of it. Evicting the least
@@ -29,8 +29,8 @@ Ints = npt.NDArray[np.int64]
 
 _PAUSE_S = 0.05
 
-# A file that may go: the number of its room, and its own number in that room's ledger; the positions until its next use
-# and since its last one; whether it would have to be fetched again.
+# A file that may be evicted: the number of its room, and its own number in that room's ledger; the positions until its
+# next use and since its last one; whether it would have to be fetched again.
 _FILE = np.dtype(
     [("room", "i8"), ("number", "i8"), ("bytes", "i8"), ("until", "i8"), ("recency", "i8"), ("fetched", "?")]
 )
@@ -44,7 +44,7 @@ def sizes_here(snapshot: Snapshot, *, keep_zip: bool) -> Ints:
 
 
 def require_room_for_one(snapshot: Snapshot, limit_bytes: int) -> None:
-    """SettingError if the limit is smaller than a shard needs, which has both of its files while it is unpacked."""
+    """SettingError if the limit is smaller than a shard needs while it is unpacked, when it has both of its files."""
     largest = int(sizes_here(snapshot, keep_zip=True).max(initial=0))
     if limit_bytes < largest:
         raise SettingError(
@@ -67,10 +67,10 @@ class Limit:
         self._rooms: WeakSet[Room] = WeakSet()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Limit, (self.bytes,)  # the rooms are made anew, and come again
+        return Limit, (self.bytes,)  # its rooms are pickled too, and add themselves when they are loaded
 
     def add(self, room: Room) -> None:
-        """This room is within the limit."""
+        """Let this room share the limit."""
         self._rooms.add(room)
 
     @property
@@ -192,7 +192,7 @@ class Room:
                         self._ledger.enter(each, each_bytes, claim)
                     return
                 held = sum(room._ledger.total for room in rooms)
-                for each in sizes:  # or jobs that each keep a compressed shard would wait for each other's room
+                for each in sizes:  # else jobs that each keep a compressed shard would wait for each other's room
                     self._ledger.let_go(each)
             if ahead:
                 raise NoRoomYetError("the cache has no room for a shard ahead", subject=name)
@@ -216,10 +216,10 @@ class Room:
                 self._evict(name)
 
     def _make_room(self, rooms: Sequence[Room], sizes: Mapping[str, int], *, ahead: bool) -> bool:
-        """Remove files until these fit; False if what may go is not enough.
+        """Evict files until these fit; False if that is impossible.
 
-        No shard of a batch in flight goes; for a shard that is provided ahead, only those that are needed later. Files
-        that living jobs are making or checking stay. What a killed job has entered and not made goes like a file.
+        Shards of batches in flight stay. For a shard that is provided ahead, only shards needed later than it are
+        evicted. Files that living jobs are making or checking stay. An entry of a killed job is treated like a file.
         """
         mine = [self._ledger.number(name) for name in sizes]
         total = sum(room._ledger.total for room in rooms)
@@ -244,7 +244,7 @@ class Room:
         return True
 
     def _may_go(self, number: int, until: Ints, since: Ints, beyond: int) -> npt.NDArray[np.void]:
-        """The files that are needed later than `beyond`, and that nobody makes or checks now. This room's `number`."""
+        """The files of this room (`number`) that are needed later than `beyond`, and that nobody makes or checks."""
         may_go = (self._ledger.sizes > 0) & (until > beyond)
         may_go[self._ledger.being_made()] = False
         numbers = np.flatnonzero(may_go)

@@ -1,4 +1,4 @@
-"""Why did a request fail, and what may an error say of it?
+"""Why did a request fail, and what may an error message say about it?
 
 An error names the HTTP status and the code of the answer. It never contains the client's text: that has whole URLs,
 and those of Azure may contain a signature.
@@ -115,7 +115,7 @@ def code_in(text: str) -> str:
 
 
 def of_status(status: int, code: str, subject: str, *, hint: str = "") -> RemoteError:
-    """The RemoteError for an HTTP answer. What is no client's error may succeed later, and so has reason "network"."""
+    """The RemoteError for an HTTP answer. Errors of the server (5xx) have reason "network": a retry may succeed."""
     reason = _REASONS.get(status, "denied" if 400 <= status < 500 else "network")
     if code in _ON_THE_WAY:
         reason = "network"

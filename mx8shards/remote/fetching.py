@@ -31,7 +31,7 @@ from mx8shards.shards.cache import raw_pieces
 from mx8shards.shards.local_files import best_hash, check_hash, check_size, require_hash
 from mx8shards.shards.snapshots import STATE
 
-_ATTEMPTS = 2  # an object that is wrong or not there, although the index names it, is asked for once more …
+_ATTEMPTS = 2  # an object that is damaged or missing, although the index names it, is fetched once more …
 _PAUSE_S = 0.2  # … after this pause
 
 IN_CACHE = "cache_limit=… bounds the copies of shards, local=… puts them elsewhere"  # the hint for a full disk
@@ -103,9 +103,9 @@ def _bytes_in(directory: Path) -> int:
 
 
 def _make_shared(root: Path) -> None:
-    """Make a mirror's directories unless they are there. All that is made in them belongs to the group of its parent.
+    """Make a mirror's directories unless they exist. What is made in them belongs to the group of its parent.
 
-    A parent that has the setgid bit sees to that; otherwise the group's other members could not take part.
+    The setgid bit ensures that: without it, other members of the group could not write into the mirror.
     """
     for directory in (root, root / STATE):
         if not directory.exists():
@@ -171,7 +171,7 @@ def fetch(
 
 
 def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path, if_full: str, *, in_ranges: bool) -> str:
-    """Fetch an object and check its size. Its strongest hash, if it was computed on the way, or ""."""
+    """Fetch an object and check its size. Returns its strongest hash, or "" if that was not computed on the way."""
     algorithm = best_hash(source) or ""
     try:
         found = store.fetch(source.basename, path, source.size_bytes, in_ranges=in_ranges, algorithm=algorithm)
@@ -201,7 +201,7 @@ def _full(root: Path, size_bytes: int, error: OSError, hint: str) -> Exception:
 
 
 def check_file(path: Path, info: FileInfo, name: str) -> Stamp:
-    """FormatError or IntegrityError unless the file has this size and strongest hash; its stamp before that."""
+    """FormatError or IntegrityError unless the file has this size and strongest hash. Returns its earlier stamp."""
     file = ReadFile(path)
     before = stamp_of(os.fstat(file.descriptor))
     check_size(file, info, name)

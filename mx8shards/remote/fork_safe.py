@@ -128,7 +128,7 @@ _made: weakref.WeakSet[ForkSafe] = weakref.WeakSet()
 
 
 def _before_fork() -> None:
-    """A process that may have used a store: the processes that it forks get one helper for all of them."""
+    """In a process that may have used a store: prepare one helper for all processes that it forks."""
     if len(_made) or "obstore" in sys.modules:
         store_process.prepare()
 

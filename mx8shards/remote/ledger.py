@@ -3,9 +3,9 @@
 `.mx8shards/room` is a journal of lines `[NAME, BYTES, CLAIM]`; 0 bytes: the file is gone. Jobs append to it while they
 hold the lock `.mx8shards/room.lock`, and read what others have appended.
 
-The holder of a file's claim enters the file before it is fetched, and it is crossed out after it is removed. So a
-killed job leaves too much in the journal and never too little: an entry without a file whose claim nobody holds is of
-a killed job. Each job with a limit counts the files and replaces the journal when it first looks at it; the new one
+A file is entered, by the holder of its claim, before it is fetched, and crossed out after it is removed. So a killed
+job leaves too many entries in the journal, never too few. An entry without a file, whose claim nobody holds, is of a
+killed job. Each job with a limit counts the files and replaces the journal when it first looks at it; the new one
 begins with a line that tells that there was a limit.
 """
 
@@ -92,7 +92,7 @@ class Ledger:
         return size_bytes
 
     def let_go(self, name: str) -> None:
-        """Let a file be of no claim, if it is here. The caller holds the lock."""
+        """Note that no claim holds a file any more, if it is here. The caller holds the lock."""
         size_bytes = int(self._sizes[self.number(name)])
         if size_bytes and self._claims[name]:
             self.enter(name, size_bytes, "")

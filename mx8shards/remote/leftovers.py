@@ -26,10 +26,10 @@ def clean(store: Store, found: FoundReservation, listed: Iterable[Listed]) -> bo
     """Remove the shards that a dead writer has uploaded, and its reservation; False if that must wait.
 
     Its reservation is replaced by ours first, so that only one process cleans up, and so that a writer that has not
-    announced its snapshot cannot publish any more. One that has may have sent the put of index.json, which succeeds as
-    long as index.json is the one it began with. Its shards may be removed only when that put must fail, because there
-    is another index, or when it was answered long ago. Only names that it had reserved are removed, and none if it
-    published its snapshot.
+    announced its snapshot cannot publish any more. A writer that has announced it may have sent the put of index.json,
+    which succeeds as long as index.json is the one it began with. Then its shards may be removed only if that put must
+    fail, because there is another index, or if it was answered long ago. Only names that it had reserved are removed,
+    and none if it published its snapshot.
     """
     dead = found.reservation
     if dead.snapshot is not None and not found.has_landed:

@@ -59,7 +59,7 @@ def open_mirror(
     Several mirrors may share one limit of their bytes: `cache_limit` is then a Limit.
     """
     root = default_directory(link.url) if local is None else directory("local", local)
-    store = _Lazily(link.url, deadline_s)
+    store = _LazyStore(link.url, deadline_s)
     _require_mirror(root, link.url)
     fetching.sweep(root)
     readers.sweep(root)
@@ -84,7 +84,7 @@ def default_directory(url: str) -> Path:
     return base / hashlib.sha256(url.encode()).hexdigest()[:32]
 
 
-class _Lazily:
+class _LazyStore:
     """The store, opened when it is first needed."""
 
     def __init__(self, url: str, deadline_s: float) -> None:
@@ -138,7 +138,7 @@ def adopt(root: Path, url: str, deadline_s: float) -> None:
     data = current_bytes(root)
     if data is None or mirrored_url(root) is not None or kept(root):
         return
-    found = _Lazily(url, deadline_s).read(INDEX)
+    found = _LazyStore(url, deadline_s).read(INDEX)
     if found is None or found.data != data:
         return
     index, stamps = parse_index(data), Stamps(root)
@@ -168,16 +168,16 @@ def _require_mirror(root: Path, url: str) -> None:
         raise SettingError(subject="local", expected="an empty directory or a mirror", found=found)
 
 
-def _resolve(root: Path, link: RemoteLink, store: _Lazily, deadline_s: float) -> str:
+def _resolve(root: Path, link: RemoteLink, store: _LazyStore, deadline_s: float) -> str:
     """The id of the snapshot that a link names. Its index is kept in the mirror afterwards."""
     if mirrored_url(root) == link.url:
         found = _known(root, link)
         if found is not None and not (link.refresh and store.has_changed(INDEX, current_bytes(root))):
             return found
     with _index_claimed(root, link.url, deadline_s) as claim:
-        _require_mirror(root, link.url)  # another job may have made it one of another URL meanwhile
+        _require_mirror(root, link.url)  # meanwhile another job may have made the directory the mirror of another URL
         if mirrored_url(root) == UNKNOWN:
-            _mend(link.url, store, claim)
+            _restore_mirror_facts(link.url, store, claim)
         found = None if link.refresh else _known(root, link)
         return found or _fetch_index(link, store, claim)
 
@@ -193,14 +193,14 @@ def _known(root: Path, link: RemoteLink) -> str | None:
     return found[0] if found else None
 
 
-def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str:
+def _fetch_index(link: RemoteLink, store: _LazyStore, claim: fetching.Claim) -> str:
     wanted = link.snapshot
     whole_id = wanted if wanted is not None and is_whole_id(wanted) else None
     found, denied = _read_kept(store, whole_id) if whole_id else (None, None)
     found = found or store.read_current()
     name = snapshot_id(found.data)
     if wanted is not None and not name.startswith(wanted):
-        raise _other(link, name, denied) from denied
+        raise _not_found(link, name, denied) from denied
     try:
         sealed = parse_index(found.data).sealed
     except FormatError as error:
@@ -212,14 +212,14 @@ def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str
     return name
 
 
-def _mend(url: str, store: _Lazily, claim: fetching.Claim) -> None:
-    """Write a damaged mirror.json again. index.json may be of another URL: so it becomes that of the store."""
+def _restore_mirror_facts(url: str, store: _LazyStore, claim: fetching.Claim) -> None:
+    """Write a damaged mirror.json again, and fetch index.json again, which may be of another URL."""
     _logger.warning("%s: mirror.json was damaged: the current snapshot of %s is opened", claim.root, url)
     _fetch_index(RemoteLink(url), store, claim)
     note_url(url, claim)
 
 
-def _read_kept(store: _Lazily, snapshot: str) -> tuple[Fetched | None, RemoteError | None]:
+def _read_kept(store: _LazyStore, snapshot: str) -> tuple[Fetched | None, RemoteError | None]:
     """The kept index of a snapshot, if there is one, and why not if access to it is denied.
 
     Without the right to list, S3 denies access to a missing object.
@@ -234,7 +234,7 @@ def _read_kept(store: _Lazily, snapshot: str) -> tuple[Fetched | None, RemoteErr
 
 def restore_kept(root: Path, url: str, snapshot: str, deadline_s: float) -> bool:
     """Fetch the index of a kept snapshot again. False if the store does not have it any more."""
-    store = _Lazily(url, deadline_s)
+    store = _LazyStore(url, deadline_s)
     with _index_claimed(root, url, deadline_s) as claim:
         found, _ = _read_kept(store, snapshot)
         if found is None or snapshot_id(found.data) != snapshot:
@@ -266,7 +266,7 @@ def _index_claimed(root: Path, url: str, deadline_s: float) -> Iterator[fetching
         raise RemoteError(message, subject=url) from None
 
 
-def _other(link: RemoteLink, name: str, denied: RemoteError | None) -> Exception:
+def _not_found(link: RemoteLink, name: str, denied: RemoteError | None) -> Exception:
     """The error for a pinned snapshot that the store does not have, or denies access to."""
     assert link.snapshot is not None
     if denied is not None:

@@ -1,6 +1,6 @@
 """How are the parts of incomplete uploads removed? They are billed, and no listing of objects has them.
 
-Only files of more than 16 MiB go in parts, new shards from 64 MiB on, and what other programs upload here.
+Uploads in parts are ours of files above 16 MiB (new shards: from 64 MiB on), and those of other programs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How do jobs on one mirror tell each other that the store does not answer? Then no other waits as long again."""
+"""How do jobs on one mirror tell each other that the store does not answer, so that no other waits as long again?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does an object come in parallel ranges? Then a batch that waits for it waits about as long as for one range.
+"""How is an object downloaded in parallel ranges, so that a batch waits for it about as long as for one range?
 
 The answer to the first range tells the ETag, and all others are asked for on the condition that it is still the same.
 """
@@ -18,7 +18,7 @@ from mx8shards.remote.retries import interruptibly
 from mx8shards.remote.store import Span
 
 RANGE_BYTES = 8 << 20
-MOST_RANGES = 16  # that are asked of one server at the same time, for all objects and datasets of this process
+MOST_RANGES = 16  # requests to one server at a time, for all objects and datasets of this process
 
 
 class Part:
@@ -42,7 +42,7 @@ class Part:
 
     @property
     def arrived(self) -> int:
-        """The bytes of all parts of the object that have come: it makes progress, although this part may wait."""
+        """The bytes of the whole object that have come: it may make progress while this part waits."""
         return sum(part.done for part in self._whole.parts)
 
     @property
@@ -56,7 +56,7 @@ class Part:
         return self._whole.stopped
 
     def answered(self, etag: str) -> None:
-        """An answer with this ETag begins."""
+        """Note the ETag of an answer that begins, and let the other parts be asked for."""
         self._whole.etag = etag
         self._whole.go_on()
 

@@ -1,4 +1,4 @@
-"""What does one process have of a remote dataset? A forked child must not use its parent's store, nor its threads."""
+"""Which state of a remote dataset belongs to one process? A forked child cannot use its parent's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mx8shards.remote.store import Store
 class ProcessState:
     """The store that a process is connected to, and what it has fetched.
 
-    lock      of store and closed: a store that nobody knows would not be closed
+    lock      guards `store` and `closed`, so that no store is opened after `closed` was set, and never closed
     here      basenames that were provided in this process
     spent     begin, end and bytes of each fetch of a shard
-    in_parts  the bytes of all reads of parts of shards, the seconds in which there were some, and the end of the last
+    in_parts  the bytes of all reads of parts of shards, the seconds in which any was running, the end of the last
     etags     of the objects that are read in parts, by basename
     """
 

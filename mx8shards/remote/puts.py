@@ -13,8 +13,8 @@ from mx8shards.disk.map import Bytes
 from mx8shards.errors import require
 from mx8shards.remote.etags import md5
 
-PART = 16 << 20  # a larger upload goes in parts of this size …
-PARTS_AT_ONCE = 4  # … of which so many are in memory
+PART = 16 << 20  # bytes; a larger file is uploaded in parts of this size …
+PARTS_AT_ONCE = 4  # … of which this many are in memory
 
 
 def send(client: Any, key: str, source: bytes | Bytes | Path, mode: Any) -> str:

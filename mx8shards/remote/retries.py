@@ -3,9 +3,9 @@
 Only faults of reason "network" are transient: no answer, a broken connection, an answer that asks to come back later.
 Each attempt may take half of the time that is left, so that a connection that hangs or drips leaves time for another.
 
-The deadline is for the time without progress. A large object that comes slowly is no outage: each MiB of it renews the
-deadline. Of an upload nothing is known before its answer comes, so each attempt may take the time that sending needs on
-a slow connection. Only time that was spent so does not count: attempts that fail at once end with the deadline.
+The deadline limits the time without progress. A large object that comes slowly is no outage: each MiB of it renews the
+deadline. An upload shows no progress before its answer, so each attempt gets, beyond its share, the time that sending
+takes on a slow connection. Only the part of it that an attempt really takes extends the deadline.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _T = TypeVar("_T")
 _LONGEST_PAUSE_S = 15.0
 _STALL_S = 30.0
 _LAST_ATTEMPT_S = 1.0  # time that the pause before the last attempt leaves for that attempt
-_LEAST_S = 0.05  # of an attempt, also if a busy machine has made the pause before it longer
+_LEAST_S = 0.05  # the least time of an attempt, even if a busy machine has prolonged the pause before it
 _POLL_S = 0.25
 _STOPPED = "the operation was stopped: its store was closed"
 PROGRESS = 1 << 20  # bytes that renew the deadline
-_SLOWEST = 1 << 17  # bytes per second of the slowest upload that is not a stalled one
+_SLOWEST = 1 << 17  # bytes per second; a slower upload counts as stalled
 
 
 def stall_s(deadline_s: float) -> float:
@@ -65,8 +65,8 @@ def until_deadline(
         stopped: If it is set, there is no further attempt.
         progress: The number of bytes that have come. An attempt that brought a MiB more than any before it renews the
             deadline.
-        more_s: What an attempt may take beyond its share of the deadline. The deadline is put off by what attempts
-            really took of it, and by at most two times as much.
+        more_s: The seconds that an attempt may take beyond its share of the deadline. What attempts really take of them
+            extends the deadline, by at most twice this number.
     """
     first = time.monotonic()
     end = first + deadline_s
@@ -88,7 +88,7 @@ def until_deadline(
                 end = time.monotonic() + deadline_s
             left = end - time.monotonic()
             if error.reason != "network" or left <= _LEAST_S:
-                raise _told(error, attempts, deadline_s) from error.__cause__
+                raise _with_attempts(error, attempts, deadline_s) from error.__cause__
             if time.monotonic() - first > NOTICE_AFTER_S:
                 tell("retries", f"{error}: it is tried again, for {left:.0f} s more")
             backoff = min(0.1 * 2.0**attempts, _LONGEST_PAUSE_S) * random.uniform(0.5, 1)  # noqa: S311  (jitter)
@@ -102,7 +102,7 @@ def interruptibly(work: Callable[[], _T], stopped: threading.Event, end: float =
     TimeoutError at `end`, a time of `time.monotonic`.
 
     Python runs signal handlers in the main thread only, and not while that is in foreign code. So another thread makes
-    the call. When the wait has ended, it goes on alone, until its time limit.
+    the call, and goes on until its time limit if the wait ends earlier.
     """
     result: Future[_T] = Future()
 
@@ -121,8 +121,8 @@ def interruptibly(work: Callable[[], _T], stopped: threading.Event, end: float =
     return result.result()
 
 
-def _told(error: RemoteError, attempts: int, deadline_s: float) -> RemoteError:
-    """The error, saying how often and how long the operation was tried, if more than once."""
+def _with_attempts(error: RemoteError, attempts: int, deadline_s: float) -> RemoteError:
+    """The error, with the number of attempts and their time limit, if there was more than one."""
     if attempts > 1:
         error.place = ", ".join(part for part in (error.place, f"{attempts} attempts in {deadline_s:g} s") if part)
     return error

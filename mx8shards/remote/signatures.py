@@ -14,7 +14,7 @@ _ALGORITHM = "AWS4-HMAC-SHA256"
 
 
 def signed_headers(path: str, headers: dict[str, str], keys: Keys, region: str, at: datetime) -> dict[str, str]:
-    """The headers of a GET request, with those that prove that it comes from whoever has the keys.
+    """The headers of a GET request, with those of the signature.
 
     Args:
         path: The path of the URL, escaped as it is sent.

@@ -80,7 +80,7 @@ class Store(Protocol):
         requests.
 
         With the name of a hash algorithm, it returns the hash of the bytes if they came in order, and were hashed on
-        the way. Otherwise "": the file is to be read.
+        the way. Otherwise it returns "", and the caller reads the file to hash it.
         """
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:

@@ -93,7 +93,7 @@ class Meeting:
     def _start(self) -> None:
         descriptors = self._serving, self._locks
         command = [sys.executable, "-c", _MAIN, *map(str, descriptors), *map(os.fspath, sys.path)]
-        process = subprocess.Popen(  # what a library prints goes to standard error
+        process = subprocess.Popen(  # its standard output goes to standard error
             command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=descriptors, start_new_session=True
         )
         while not self._is_served():
@@ -177,7 +177,7 @@ def is_readable(connection: socket.socket, timeout_s: float) -> bool:
 
 
 class _Here:
-    """What this process has."""
+    """What this process shares with its relatives, and its own connection to the helper."""
 
     def __init__(self) -> None:
         self.meeting: Meeting | None = None  # shared with the processes that it was forked from, and those it forks
@@ -209,7 +209,7 @@ def ask(asker: object, store: bytes, method: str, args: tuple[Any, ...], kwargs:
     """The result of a method of a store, asked by the helper.
 
     Args:
-        asker: Who asks: `abandon` ends its waits.
+        asker: An object that identifies the caller for `abandon`.
         store: The store, pickled.
         method: The name of a method, or of an attribute.
         args: The method's arguments.
@@ -219,7 +219,7 @@ def ask(asker: object, store: bytes, method: str, args: tuple[Any, ...], kwargs:
 
 
 def abandon(asker: object) -> None:
-    """End the waits of who asks."""
+    """End the waits of `asker`."""
     if _here.connection is not None:
         _here.connection.abandon(asker)
 

@@ -32,7 +32,7 @@ def serve(serving: int, locks: int) -> None:
         serving: The descriptor of the socket from which connections come.
         locks: The descriptor of the file whose locks say whether a helper runs.
     """
-    fcntl.lockf(locks, fcntl.LOCK_EX, 1, SERVING)  # who looks whether a helper runs holds it for a moment
+    fcntl.lockf(locks, fcntl.LOCK_EX, 1, SERVING)  # waits: a process that checks for a helper holds it for a moment
     with contextlib.suppress(OSError):  # without /proc
         HelperRecords(locks).add_this_process()
     connections = _Connections()
@@ -43,7 +43,7 @@ def serve(serving: int, locks: int) -> None:
                 if not message:
                     break  # nobody is left
                 connections.take(*found)
-    os._exit(0)  # what is being fetched is for nobody
+    os._exit(0)  # nobody waits for what is being fetched
 
 
 class _Connections:

@@ -12,7 +12,7 @@ from mx8shards.errors import RemoteError
 from mx8shards.remote.store import Store
 
 PARALLEL = 8
-_WAITING = 2 * PARALLEL  # files that are being sent or wait for it: more of them would only take disk
+_WAITING = 2 * PARALLEL  # files that are being sent or wait to be sent: more would only take disk space
 _CHUNK_BYTES = 8 << 20
 
 

@@ -39,7 +39,7 @@ from mx8shards.shards.writer_base import (
 )
 
 _MOST_ATTEMPTS = 10  # to begin, while other writers publish
-_GC_S = 600.0  # a running gc is waited for as long as that
+_GC_S = 600.0  # the longest wait for a running gc
 _GC_POLL_S = 1.0
 
 _T = TypeVar("_T")
@@ -60,7 +60,7 @@ class Found:
     """What is in a store, before a writer has reserved anything."""
 
     listed: Sequence[Listed]
-    reservations: Sequence[FoundReservation]  # of other writers, alive as far as one knows
+    reservations: Sequence[FoundReservation]  # of other writers that are not known to be dead
     current: RemoteIndex | None
 
     @property

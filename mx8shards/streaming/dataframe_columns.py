@@ -1,4 +1,4 @@
-"""Which encodings have the columns of a Spark, pandas or Arrow table? Recognised by their methods, without imports."""
+"""Which encodings do the columns of a Spark, pandas or Arrow table get? Tables are recognised without imports."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _types(frame: Any) -> tuple[dict[str, Any], Callable[[str, Any], str]]:
     if is_pandas(frame):
         for name in frame.columns:
             if not isinstance(name, str):
-                raise SettingError(subject="dataframe", expected="names of columns that are texts", found=shown(name))
+                raise SettingError(subject="dataframe", expected="columns whose names are strings", found=shown(name))
         return {name: frame[name] for name in frame.columns}, _pandas
     raise _no_frame(frame)
 
@@ -156,7 +156,7 @@ def _arrow(name: str, kind: Any) -> str:
 
 
 def _pandas(name: str, column: Any) -> str:
-    """The encoding of a pandas column; one of objects has that of its first value."""
+    """The encoding of a pandas column; a column of objects gets that of its first value."""
     kind = str(column.dtype)
     plain = kind.lower().removesuffix("[pyarrow]")  # those with missing values are Int64 or int64[pyarrow]
     if (number := _ARROW.get(plain, plain)) in _NUMBERS:

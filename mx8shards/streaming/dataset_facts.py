@@ -20,7 +20,7 @@ class SampleFacts(Array):
     """A sequence of the samples in `_samples`."""
 
     _samples: AllSamples
-    _plain_get_item: Callable[..., Any]  # `get_item` as the class defines it that reads `_samples`
+    _plain_get_item: Callable[..., Any]  # the class's own `get_item`, which reads `_samples`
 
     def __getitems__(self, at: Sequence[Any]) -> list[Any]:
         """The items of a batch, as DataLoaders and `Subset` ask for them: many at once, if these are plain samples."""

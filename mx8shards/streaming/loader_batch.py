@@ -1,4 +1,4 @@
-"""Which batch size has the DataLoader that reads this dataset? It is needed if the dataset was made without one."""
+"""What is the batch size of the DataLoader that reads this dataset? Needed if the dataset was made without one."""
 
 from __future__ import annotations
 

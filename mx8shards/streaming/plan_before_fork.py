@@ -69,13 +69,16 @@ def _before() -> None:
         return
     dataset, _forking.then = loader.dataset, None
     for plan in (plan for kind, plan in _plans.items() if isinstance(dataset, kind)):
-        with _ignored_by_python():
+        with _errors_dropped():
             _forking.then = plan(dataset, loader.num_workers, loader.batch_size or 1)
 
 
 @contextmanager
-def _ignored_by_python() -> Iterator[None]:
-    """Python ignores what a hook of a fork raises. Errors may be: workers, or the next iteration, raise them again."""
+def _errors_dropped() -> Iterator[None]:
+    """Drop errors, as workers or the next iteration raise them again, and repeat Ctrl-C after the fork.
+
+    Python would print and drop all exceptions of a fork's hooks.
+    """
     try:
         with suppress(Exception):
             yield
@@ -84,7 +87,7 @@ def _ignored_by_python() -> Iterator[None]:
 
 
 def _interrupt_again(thread: int) -> None:
-    """Repeat Ctrl-C when the thread has forked."""
+    """Send the signal of Ctrl-C again, once the thread has forked."""
     while _caller(sys._current_frames().get(thread), _FORK) is not None:
         time.sleep(_POLL_S)
     signal.pthread_kill(thread, signal.SIGINT)
@@ -97,7 +100,7 @@ def _after() -> None:
     if loader is None or worker + 1 < loader.num_workers:
         return
     then, _forking.then = _forking.then, None
-    with _ignored_by_python():
+    with _errors_dropped():
         then()
 
 

@@ -17,7 +17,7 @@ def _is_ready() -> bool:
 
 
 def maybe_init_dist() -> bool:
-    """Initialize torch.distributed if there are several ranks, and it is not initialized. Whether this did it.
+    """Initialize torch.distributed if there are several ranks, and it is not initialized. Returns whether it did.
 
     A StreamingDataset does not call it, as it needs no communication.
     """

@@ -14,7 +14,7 @@ from mx8shards.loading.shared_epoch import SharedEpoch, first_process, key_of, s
 
 _LOADED, _EPOCH, _SAMPLE, _CANONICAL, _SEED, _INITIAL = range(6)
 _NONE = -1
-# The least values of a state; -1 is the epoch of one that was saved before the first epoch.
+# The least values in a state; a state saved before the first epoch has epoch -1.
 _LEAST = {
     "epoch": -1,
     "sample_in_epoch": 0,
@@ -109,7 +109,7 @@ class ResumePoint:
 
 
 def _checked(state: Any) -> Resumed:
-    """The numbers of a state; SettingError if it is none of a StreamingDataset."""
+    """The numbers of a state; SettingError if it is not one of a StreamingDataset."""
     if not isinstance(state, Mapping) or not set(_LEAST) <= set(state):
         found = shown(sorted(state, key=str) if isinstance(state, Mapping) else state)
         hint = "what state_dict() of a StreamingDataset or StreamingDataLoader returned"

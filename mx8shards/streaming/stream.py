@@ -93,7 +93,7 @@ class Stream:
                 subject=type(self).__name__,
                 expected="no methods that mx8shards does not call",
                 found=", ".join(own),
-                hint="`_decompress_shard_part` is called; what fetches files itself can fill a directory for `local`",
+                hint="override `_decompress_shard_part`, or fetch files by other means into a directory for `local`",
             )
         self.split = self.split or default.get("split") or ""
         for name in _INHERITED:

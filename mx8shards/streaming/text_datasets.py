@@ -19,7 +19,7 @@ class _TokenizedDataset(StreamingDataset):
     Args:
         tokenizer_name: The name of a tokenizer of transformers.
         max_seq_len: The length of each sample in tokens.
-        group_method: `"truncate"`: what is longer is cut off.
+        group_method: `"truncate"`: longer texts are cut off.
         kwargs: The arguments of StreamingDataset.
     """
 
@@ -61,7 +61,7 @@ class StreamingEnWiki(StreamingDataset):
         super().__init__(**{**OLD_DEFAULTS, **kwargs})
 
     def get_item(self, sample_id: int, retry: int = 7) -> Any:
-        """The inputs of BERT, with -100 as the label of what is not masked.
+        """The inputs of BERT, with -100 as the label of tokens that are not masked.
 
         Args:
             sample_id: The number of the sample.

@@ -1,4 +1,4 @@
-"""Where does a writer of this room put its files: a directory, a URL, or both; and what stays of the local ones?"""
+"""Where does MDSWriter put its files (a directory, a URL, or both), and which local files stay?"""
 
 from __future__ import annotations
 

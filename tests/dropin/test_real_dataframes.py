@@ -83,7 +83,7 @@ def test_types_of_pandas_have_the_encodings_of_their_values(
 def test_pandas_columns_without_an_encoding_are_an_error_that_names_them(values: list[Any], pandas: Any) -> None:
     with pytest.raises(ValueError, match=r"column 'x': expected a type .*give mds_kwargs"):
         infer_dataframe_schema(pandas.DataFrame({"x": values}))
-    with pytest.raises(ValueError, match="names of columns that are texts"):
+    with pytest.raises(ValueError, match="columns whose names are strings"):
         infer_dataframe_schema(pandas.DataFrame([[1]]))
 
 

@@ -277,7 +277,7 @@ def test_credentials_that_do_not_fit_into_a_header_are_named_and_not_shown(
     monkeypatch.setenv(name, f"nobody-sees-this{odd}")
     with asking(monkeypatch, server := Server(lambda _: iter([OK + b"hello"]))) as store:
         for ask in (lambda: store.fetch("x", tmp_path / "x", 5), lambda: store.read("x", 5)):
-            with pytest.raises(RemoteError, match="character that is none of a key") as caught:
+            with pytest.raises(RemoteError, match="character that no key has") as caught:
                 ask()
             assert caught.value.reason == "denied"
             assert "nobody" not in str(caught.value)

@@ -1,8 +1,8 @@
-"""How are the blocks fetched that batches need of shards read in parts? Those of a few batches at a time.
+"""How are blocks of shards that are read in parts fetched for batches? Those of a few batches at a time.
 
 The planner leases the blocks of one batch after the other, so that an earlier batch never waits for memory that a
-later one has. It waits for the size headers and packet indices of a batch, which tell what parts the batch needs. The
-parts come while the next batches are planned.
+later one has. It waits for the size headers and packet indices of a batch, which tell which parts of payloads the batch
+needs. These come while the next batches are planned.
 """
 
 from __future__ import annotations
