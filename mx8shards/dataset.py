@@ -373,7 +373,7 @@ class Dataset:
     # closing and pickling ---------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the dataset. Arrays and memoryviews that it returned stay valid. What it fetches from a store ends."""
+        """Close the dataset. Arrays and memoryviews that it returned stay valid. Fetches from a store are ended."""
         if self._shards is not None:
             for each in self._shards.opened:
                 each.provider.close()

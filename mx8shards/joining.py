@@ -123,7 +123,7 @@ def _counts(length: int, sizes: Sequence[int], weights: Sequence[float], on_exha
 
 
 def _filled(length: int, sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
-    """The length divided by weights, where a dataset gets no more than it has, and the others share what it leaves."""
+    """Divide the length by weights. A dataset gets at most all its samples; the others share the rest of its part."""
     if length > sum(sizes):
         raise SettingError(subject="length", expected=f"at most {sum(sizes)}, all samples", found=f"{length}")
     counts = [0] * len(sizes)

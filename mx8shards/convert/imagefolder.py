@@ -104,11 +104,11 @@ class ImageFolder:
         }
 
     def items(self) -> Sequence[Item]:
-        """The paths of all files in SRC, with what is known about an object of a store."""
+        """The paths of all files in SRC, each with the facts about its object if it is in a store."""
         return self._folders.items()
 
     def expect(self, items: Sequence[Item]) -> None:
-        """Begin to read these pictures, if that takes long.
+        """Begin to read these pictures ahead, if they are in a store.
 
         Args:
             items: Some of `items`, in the order in which `sample` is called with them.

@@ -27,7 +27,7 @@ from mx8shards.shards.links import RemoteLink, parse_any
 _AHEAD = 16  # reads that are begun before they are needed …
 _AHEAD_BYTES = 64 << 20  # … of at most this size together; a larger object is read alone
 _BLOCK_BYTES = 1 << 20  # of a tar, while its headers are read
-_NEAR = 4  # blocks: if the next header is no farther, what lies between is read too, in parallel
+_NEAR = 4  # blocks: up to this distance to the next header, the blocks in between are read too, in parallel
 _AGAIN = "running the same command again converts the changed files and reuses the rest"
 
 
@@ -36,7 +36,7 @@ _deadline_s = ContextVar("deadline_s", default=DEADLINE_S)  # of sources that ar
 
 @contextlib.contextmanager
 def reads_fail_after(deadline_s: float) -> Iterator[None]:
-    """Sources that are opened in the `with` block wait so long for a store that does not answer, in workers too.
+    """Set how long sources opened in the `with` block wait for a store that does not answer, also in workers.
 
     A recipe opens its source itself, so the setting cannot be one of its arguments.
     """
@@ -72,7 +72,7 @@ class _Read(NamedTuple):
 
 
 class _Reader:
-    """Reads parts of objects, ahead if it is told which. A copy in another process opens its own store."""
+    """Reads parts of objects; those given to `expect` are read ahead. A copy in another process opens its own store."""
 
     def __init__(self, url: str, deadline_s: float) -> None:
         self.url = url

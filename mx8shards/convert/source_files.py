@@ -1,7 +1,7 @@
 """How are the files of a source listed and read? A source is a folder, or a tar of one (`tarball`).
 
-Their counterparts in a store are in `remote_sources`. What `facts` tells about a file is part of its item, and `read`
-gets it in any process.
+Their counterparts in a store are in `remote_sources`. The `facts` about a file are part of its item, and `read` gets
+them in any process.
 
 Files are named by their paths relative to the source. Files and folders whose names begin with a dot (.DS_Store, .git,
 macOS's "._x") are hidden and skipped. Everything else is listed, also unreadable files: reading one raises the reason.

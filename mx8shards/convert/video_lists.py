@@ -119,7 +119,7 @@ def _classes(path: Path, rows: Sequence[Row], wanted: tuple[str, ...] | None) ->
 
 
 def _rows(path: Path, root: Path) -> Iterator[Row]:
-    """The lines of a list. SourceError for one without a path, or with times that cannot be."""
+    """The lines of a list. SourceError for a line without a path, or with impossible times."""
     for number, values in enumerate(_records(path), 1):
         try:
             yield _row(values, root)

@@ -56,7 +56,8 @@ class VideoFolder:
             re-encode: 16.
         max_side: Re-encode; scale larger videos down so that the longer side has this many pixels.
         fps: Re-encode with this many frames per second: the frame that is shown at each time.
-        crf: Re-encode with this quality: smaller is better and larger. Default: 23, and 35 with --codec av1.
+        crf: Re-encode with this constant rate factor: a smaller number gives better and larger files. Default: 23, and
+            35 with --codec av1.
         codec: Re-encode with this codec: av1 makes smaller files, which decode more slowly. Default: h264.
         clip_seconds: Split each video at keyframes, without re-encoding, into parts of at least this many seconds. For
             long videos, and files of over 4 GiB.
@@ -131,7 +132,7 @@ class VideoFolder:
         return [(f"{item[0]}#{number}", item, span) for number, span in enumerate(spans)]
 
     def expect(self, items: Sequence[Item]) -> None:
-        """Begin to read these videos, if that takes long.
+        """Begin to read these videos ahead, if they are in a store.
 
         Args:
             items: Some of `items`, in the order in which `sample` is called with them.

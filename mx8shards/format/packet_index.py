@@ -59,7 +59,7 @@ HEAD_BYTES = _HEADER.size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoFacts:
-    """What holds for a whole video stream.
+    """Facts that are equal for all frames of a video stream.
 
     Attributes:
         codec: FFmpeg's name of the codec, such as "h264".
@@ -100,7 +100,7 @@ class PacketIndex:
     """The packets of a video in decoding order: arrays with one element per packet.
 
     Attributes:
-        facts: What holds for the whole stream.
+        facts: Facts about the whole stream.
         extradata: What the decoder gets before the first packet.
         pts: When its frame is shown, in units of the time base.
         dts: When it is decoded, in units of the time base.

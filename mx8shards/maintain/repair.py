@@ -153,7 +153,7 @@ class _SnapshotRepair:
         return [entry.zip, entry.raw] if has_copy else [entry.zip]
 
     def _damage_of(self, entry: Entry, infos: Sequence[FileInfo]) -> list[Damage]:
-        """What is wrong with a shard of which these files were repaired."""
+        """The damage of a shard that is left after these files were repaired."""
         is_unpacked = entry.stored not in infos
         number = self._numbers[entry.raw.basename]
         task = ShardCheck(self._snapshot, number, replace(entry, zip=None) if is_unpacked else entry, data=True)

@@ -34,8 +34,8 @@ def sync(
         deadline_s: How many seconds the store may fail to answer before that is an error.
         progress: A function, called with the number of bytes done and the total number of bytes.
 
-    Every byte is verified. index.json comes last, so the target is never half a dataset. Files that are there already
-    are not sent again, so calling it again goes on after an interruption. Nothing is deleted.
+    Every byte is verified. index.json is copied last, so the target is never an incomplete dataset. Files that are
+    there already are not copied again, so a repeated call continues an interrupted one. Nothing is deleted.
     """
     true_or_false("single_writer", single_writer)
     deadline_s = finite_seconds("deadline_s", deadline_s)

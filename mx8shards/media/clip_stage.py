@@ -19,9 +19,9 @@ from mx8shards.kernels.records import MAPPED
 from mx8shards.media.clip_counts import ClipCounts
 from mx8shards.media.clip_painting import ClipPainter, Painting
 from mx8shards.media.clip_sweeps import (
-    Clip,
     Span,
     Sweep,
+    SweepClip,
     clip_in,
     copier,
     failing,
@@ -55,7 +55,7 @@ _COST_OF_PIXEL = 16  # decoding and cropping one pixel of a frame takes as long 
 
 
 @dataclass(frozen=True)
-class Plan:
+class ClipPlan:
     """What a batch needs: its sweeps by their first rows, the spans of the videos, and the random numbers of rows."""
 
     sweeps: dict[int, Sweep]
@@ -114,7 +114,7 @@ class Clips(Stage):
     def narrow(self, work: Work) -> bool:
         """Find the frames of each clip, and narrow the spans of videos to the packets that are decoded."""
         payloads = payloads_of(work, self._context.number)
-        plan = work.notes[self] = Plan({}, payloads, self._draw(work))
+        plan = work.notes[self] = ClipPlan({}, payloads, self._draw(work))
         needed: dict[int, list[Span]] = {}
         for rows in rows_of_videos(work):
             with failing(work, rows, self._counts):
@@ -127,7 +127,7 @@ class Clips(Stage):
 
     def _sweep(self, work: Work, rows: list[int]) -> tuple[Sweep, list[Span]] | None:
         """The sweep of the clips of one video, and where its bytes lie. Clips beyond its end are refused."""
-        clips: dict[int, Clip] = {}
+        clips: dict[int, SweepClip] = {}
         with self._reader.indices(work, rows[0]) as indices:
             for row in rows:
                 with failing(work, [row], self._counts):
@@ -175,7 +175,7 @@ class Clips(Stage):
 
     def _decode(self, work: Work, sweep: Sweep, resource: ThreadResource) -> None:
         """Decode the clips of one video into the bank."""
-        plan: Plan = work.notes[self]
+        plan: ClipPlan = work.notes[self]
         wanted = sweep.wanted()
         targets = [work.array(key, output) for key, output in self._pixels.items()]
         painter = ClipPainter(self._painting, targets, sweep.stream.facts, plan.draws, resource.memory)
@@ -222,7 +222,7 @@ class Clips(Stage):
         if rows:
             self._counts.all_padding(self._context.column, work.rows["sample_id"][rows].tolist())
 
-    def _facts(self, sweep: Sweep, clip: Clip) -> Mapping[str, Any]:
+    def _facts(self, sweep: Sweep, clip: SweepClip) -> Mapping[str, Any]:
         """The outputs beside the pixels."""
         values: list[Any] = [clip.frames.numbers, clip.frames.valid, *clip.bounds]
         if self._painting.layout == "planes":

@@ -36,7 +36,7 @@ _PACKET_BYTES = 5 * 8 + 1
 _ROW_BYTES = 4 << 10  # of the objects of a clip
 
 
-class Clip(NamedTuple):
+class SweepClip(NamedTuple):
     """The frames of a clip, the packets that they are decoded from, and when it begins and ends in seconds.
 
     `reach`: the packets that a plain decoder would get, from the keyframe before the clip to its last frame.
@@ -56,7 +56,7 @@ class Sweep:
     """
 
     stream: CodecParameters
-    clips: Mapping[int, Clip]
+    clips: Mapping[int, SweepClip]
     parts: list[Stretch] | None
 
     @property
@@ -90,7 +90,7 @@ def note_bytes(frames: int) -> int:
     return _ROW_BYTES + _KEPT_PACKETS * _PACKET_BYTES + frames * (8 + 8 + 1)
 
 
-def sweep_of(index: PacketIndex, clips: Mapping[int, Clip], size: int) -> tuple[Sweep, list[Span]]:
+def sweep_of(index: PacketIndex, clips: Mapping[int, SweepClip], size: int) -> tuple[Sweep, list[Span]]:
     """The sweep of these clips of a video, and where the bytes lie that it needs, in a payload of this size."""
     if not index.facts.slices:
         return Sweep(CodecParameters.of(index), clips, None), [(0, size)]
@@ -99,12 +99,12 @@ def sweep_of(index: PacketIndex, clips: Mapping[int, Clip], size: int) -> tuple[
     return Sweep(CodecParameters.of(index), clips, parts if few else None), merged_spans(parts)
 
 
-def clip_in(work: Work, row: int, indices: Indices, columns: ClipColumns) -> Clip:
+def clip_in(work: Work, row: int, indices: Indices, columns: ClipColumns) -> SweepClip:
     """The clip in a row; DecodeError if its video is shorter than its facts say."""
     index = indices.video
     frames = frames_in(work, row, indices, columns)
     packets = index.frames[frames.numbers]
-    return Clip(frames, packets, seconds_of(frames, index), reach(index, packets))
+    return SweepClip(frames, packets, seconds_of(frames, index), reach(index, packets))
 
 
 def frames_in(work: Work, row: int, indices: Indices, columns: ClipColumns) -> ClipFrames:

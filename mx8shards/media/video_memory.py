@@ -32,11 +32,11 @@ class Described(Protocol):
 
     @property
     def facts(self) -> VideoFacts:
-        """What holds for the whole stream."""
+        """Facts about the whole stream."""
 
     @property
     def extradata(self) -> bytes:
-        """What the decoder gets before the first packet."""
+        """The configuration that the decoder gets before the first packet."""
 
     @property
     def largest(self) -> int:

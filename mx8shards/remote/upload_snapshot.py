@@ -45,7 +45,7 @@ from mx8shards.shards.snapshots import (
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class UploadPlan:
     """What is to be sent."""
 
     start: Start
@@ -103,7 +103,7 @@ def stored_files(index: Index) -> dict[str, FileInfo]:
 # the plan ---------------------------------------------------------------------------------------------------------
 
 
-def _plan(store: Store, snapshot: Snapshot, *, conditional: bool) -> Plan:
+def _plan(store: Store, snapshot: Snapshot, *, conditional: bool) -> UploadPlan:
     wanted = stored_files(snapshot.index)
 
     def reserve(found: Found) -> tuple[set[str], HeldReservation | None]:
@@ -122,7 +122,7 @@ def _plan(store: Store, snapshot: Snapshot, *, conditional: bool) -> Plan:
     # removed from now on.
     there = {each.key for each in list_objects(store)} if begun.keys else set()
     begun = replace(begun, keys=begun.keys & there)
-    return Plan(begun, [info for name, info in wanted.items() if name not in known & there])
+    return UploadPlan(begun, [info for name, info in wanted.items() if name not in known & there])
 
 
 def _require_ancestor(store: Store, snapshot: Snapshot, current: RemoteIndex) -> None:

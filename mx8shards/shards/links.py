@@ -142,12 +142,6 @@ def parse_any_target(text: str | os.PathLike[str]) -> Path | str:
     return found.url if isinstance(found, RemoteLink) else found.root
 
 
-def parse_target(text: str | os.PathLike[str]) -> Path:
-    """Like `parse_any_target`, for calls that need a local directory: RemoteError for a URL."""
-    parse_any_target(text)
-    return parse_link(text).root
-
-
 def refuse_settings_of_urls(link: Link, **given: object) -> None:
     """SettingError for settings that only a URL takes, unless they are None."""
     for name, value in given.items():

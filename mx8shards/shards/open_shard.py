@@ -172,18 +172,18 @@ class Shards:
 
     @property
     def fetched(self) -> Fetches:
-        """What this process has fetched so far, of all providers; seconds of two providers add up."""
+        """Shards, bytes and seconds that all providers of this process have fetched so far, summed."""
         each = [opened.provider.fetched for opened in self.opened]
         return Fetches(*map(sum, zip(*each, strict=True)))
 
     @property
     def limited(self) -> list[tuple[int, Eviction]]:
-        """The number of the first shard of each provider that keeps only a part of its shards, with its limit."""
+        """The number of the first shard of each provider with a limit of its bytes, and that limit."""
         return [(first, eviction) for first, eviction in self.evictions if eviction.limit_bytes < NO_LIMIT]
 
     @property
     def evictions(self) -> list[tuple[int, Eviction]]:
-        """The number of the first shard of each provider whose shards may be evicted, with what decides that."""
+        """The number of the first shard of each provider whose shards may be evicted, and its Eviction."""
         evictions = [opened.provider.eviction for opened in self.opened]
         pairs = zip(self._begin_of.tolist(), evictions, strict=False)
         return [(begin, eviction) for begin, eviction in pairs if eviction is not None]

@@ -73,7 +73,7 @@ class Eviction(Protocol):
 
         Unless it only continues a run, it `trims`: shards beyond the limit are evicted now.
 
-        None if other jobs cannot be told of it, which they need not be if nothing is evicted for it.
+        None if this run cannot be announced to other jobs, and need not be, because nothing is evicted for it.
         """
 
 

@@ -24,7 +24,7 @@ from mx8shards.loading.output_kinds import converter
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.cache_room import require_room
 from mx8shards.loading.planning.loaded_columns import LoadedColumns, column_of, loaded_columns
-from mx8shards.loading.planning.mds_rows import MdsRows
+from mx8shards.loading.planning.mds_spans import MdsSpanFinder
 from mx8shards.loading.planning.partial_shards import PartialShards
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.settings import Settings
@@ -144,13 +144,13 @@ def payload_finder(
     )
     gather = Gather(picked, copied, at_once=settings.transform is not None)
     stages = [gather, *array_checks(picked, copied), *decoders]
-    return PayloadFinder(shard_table, picked.names, stages, MdsRows(shard_table.kinds, picked.names))
+    return PayloadFinder(shard_table, picked.names, stages, MdsSpanFinder(shard_table.kinds, picked.names))
 
 
 def partial_shards(
     dataset: Dataset, order: Order, decoders: Sequence[Stage], columns: LoadedColumns, budget: Budget
 ) -> PartialShards:
-    """The shards of a dataset; those are read in parts of which clips need little."""
+    """The shards of a dataset; shards of which clips need little are read in parts."""
     view, sparse = dataset.view, None
     videos = () if view.videos is None else view.videos.names
     if decoders and all(stage.narrows_to_parts for stage in decoders) and not set(videos) & set(columns.copied):

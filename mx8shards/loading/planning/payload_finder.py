@@ -27,8 +27,8 @@ _LEASES = "leases"  # the key of notes
 Bound = Literal["tight", "loose", "none"]
 
 
-class ShardKind(Protocol):
-    """How the payloads of rows are found in shards of one kind. Nothing after this step depends on the format."""
+class SpanFinder(Protocol):
+    """Finds the payloads of rows in shards of one format. Nothing after this step depends on the format."""
 
     @property
     def header_bytes(self) -> int:
@@ -54,34 +54,34 @@ class PayloadFinder:
     shard_table  the shards
     wanted       the names of the columns to load
     stages       the stages that make rows of payloads
-    shard_kind   how the payloads of rows are found in these shards
+    span_finder  finds the payloads of rows in these shards
     """
 
     def __init__(
-        self, shard_table: ShardTable, wanted: Sequence[str], stages: Sequence[Stage], shard_kind: ShardKind
+        self, shard_table: ShardTable, wanted: Sequence[str], stages: Sequence[Stage], span_finder: SpanFinder
     ) -> None:
         self.stages = tuple(stages)
         self.wanted = tuple(wanted)
         self.outputs = _merged_outputs(self.stages)
         self.decodes = any(stage.kind == "decode" for stage in self.stages)
         self.shard_table = shard_table
-        self._shard_kind = shard_kind
+        self._span_finder = span_finder
         self._measuring = [stage for stage in self.stages if stage.measures]
         measured = {key for stage in self._measuring for key in stage.outputs}
         ragged = [key for key, output in self.outputs.items() if output.shape is None and key not in measured]
         self._ragged = {key: _column_of(key, wanted) for key in ragged}
         self._narrows = any(stage.narrows for stage in self.stages)
-        self.overhead = self._shard_kind.overhead(self._ragged)
+        self.overhead = self._span_finder.overhead(self._ragged)
         self.bound = self._bound()
         self._shrinks = True  # whether the last `narrow` shrank spans: a hint that threads write without a lock
-        self.takes_all = not self._narrows and self._shard_kind.takes_all
+        self.takes_all = not self._narrows and self._span_finder.takes_all
         narrowed = {name for stage in self.stages if stage.narrows for name in stage.columns}
         self._read_whole = [number for number, name in enumerate(wanted) if name not in narrowed]
 
     def _bound(self) -> Bound:
         if self._measuring:
             return "none"
-        exact = self._shard_kind.are_all_variable(self._ragged) and not self._narrows
+        exact = self._span_finder.are_all_variable(self._ragged) and not self._narrows
         return "tight" if exact or not self._ragged else "loose"
 
     @property
@@ -90,7 +90,7 @@ class PayloadFinder:
         head_bytes = max(stage.head_bytes for stage in self.stages)
         if self.takes_all or (head_bytes and not self._shrinks):
             return MAX_BYTES
-        return min(MAX_BYTES, max(self._shard_kind.header_bytes + head_bytes, 1))
+        return min(MAX_BYTES, max(self._span_finder.header_bytes + head_bytes, 1))
 
     def prepare(self, group: Group, provide: Provide | None = None) -> list[object]:
         """Choose mmap or pread for each row, and start reading cold rows; the files to hold until rows are filled.
@@ -102,13 +102,13 @@ class PayloadFinder:
     def find(self, group: Group, reads: bool, fetch: Fetch | None = None) -> Work:
         """The spans of these rows' payloads, narrowed by the stages, and the output sizes that stages measure.
 
-        Of shards that are read in parts, `fetch` fetches what tells which parts of payloads are needed. None: there are
-        no such shards.
+        In shards that are read in parts, `fetch` fetches the size headers and indices that say which parts of payloads
+        are needed. None: there are no such shards.
         """
         work = Work(group, self.shard_table.records, len(self.wanted), reads)
         if group.measured is None:
             self._fetch_headers(work, fetch)
-            self._shard_kind.find_payloads(work.shards, work.rows, work.spans, work.totals)
+            self._span_finder.find_payloads(work.shards, work.rows, work.spans, work.totals)
             self._fetch_spans(work, fetch, [(_every(work), work.spans[:, number]) for number in self._read_whole])
             narrowed = [stage.narrow(work) for stage in self.stages if stage.narrows]
             if self._narrows and reads:
@@ -122,7 +122,7 @@ class PayloadFinder:
         """Fetch the size headers of samples in shards that are read in parts."""
         heads = np.empty(len(work.rows), SPAN)
         heads["begin"] = work.rows["begin"]
-        heads["size"] = np.minimum(work.rows["end"] - work.rows["begin"], self._shard_kind.header_bytes)
+        heads["size"] = np.minimum(work.rows["end"] - work.rows["begin"], self._span_finder.header_bytes)
         self._fetch_spans(work, fetch, [(_every(work), heads)])
 
     def _fetch_spans(self, work: Work, fetch: Fetch | None, parts: Sequence[tuple[Array, Array]]) -> None:
@@ -163,7 +163,7 @@ class PayloadFinder:
         group.measured.notes.setdefault(_LEASES, []).append(lease)
 
     def lose(self, rows: Array, errors: Mapping[int, Exception]) -> None:
-        """Blocks of some shards could not be fetched: raise the error, or let the rows in them be bad."""
+        """Blocks of some shards could not be fetched: raise the error, or mark the rows in these shards as bad."""
         for i, error in errors.items():
             self.shard_table.record_failure(i, error)
             rows["status"][rows["shard"] == i] = NOT_OPENED

@@ -27,7 +27,7 @@ from mx8shards.format.shard_bytes import table_bytes
 from mx8shards.kernels import gather, memory, residency
 from mx8shards.kernels.records import FAULT, MAPPED, NOT_OPENED, READ, ROW, SHARD, UNKNOWN
 from mx8shards.loading.planning.filesystems import is_remote
-from mx8shards.loading.planning.mds_rows import find_samples
+from mx8shards.loading.planning.mds_spans import find_samples
 from mx8shards.loading.planning.partial_shards import PartialShards
 from mx8shards.loading.reporting.times import clock
 from mx8shards.shards.open_shard import Shards

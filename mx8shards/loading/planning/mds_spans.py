@@ -25,7 +25,7 @@ def find_samples(shards: Array, rows: Array) -> None:
     gather.sample_spans(shards, rows)
 
 
-class MdsRows:
+class MdsSpanFinder:
     """Finds the payload spans of the wanted columns, in shards whose column layouts may differ.
 
     kinds   the column layouts, indexed by a shard's `kind`
