@@ -1,4 +1,4 @@
-"""Which environment variables do object stores read? The helper process opens stores with those of whoever asks.
+"""Which environment variables do object stores read? The helper process opens stores with those of the asking process.
 
 It has threads, and C code in one of them may read a variable while another thread sets one, which is a crash in glibc
 before 2.41. So nothing is set that no store reads, such as LOCAL_RANK, and nothing that is equal already.

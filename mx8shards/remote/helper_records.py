@@ -37,7 +37,7 @@ class HelperRecords:
 
 
 def _is_gone(number: int, started: int) -> bool:
-    """Whether a helper is no process any more. It is reaped if it has ended and is a child of this process."""
+    """Whether a helper has ended. If it is a child of this process, it is reaped then."""
     try:
         state, parent, since = _state(number)
         if since == started and state == "Z" and parent == os.getpid():

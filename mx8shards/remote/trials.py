@@ -1,7 +1,7 @@
 """Where is the object of a trial, which finds out what a store can do, and who removes it?
 
-The trial does, also after an error or Ctrl-C. What a killed process leaves, or one whose put arrived after all, the
-next writer or gc removes, when it is so old that no trial needs it any more.
+The trial itself removes it, also after an error or Ctrl-C. If the process is killed, or its put arrives later than it
+waits, the next writer or gc removes the object, once it is too old to be needed by a trial.
 """
 
 from __future__ import annotations
