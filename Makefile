@@ -16,7 +16,10 @@ PEERS_IMPORT := catalogue lightning-utilities requests tqdm zstd
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolation
 
-.PHONY: demo test lint tested tested-loader tested-remote tested-unit tested-rest newest hunt setup
+# Hundreds of processes import the package: without bytecode each of them would compile it.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test lint kernels tested tested-loader tested-remote tested-unit tested-rest newest hunt setup
 .DEFAULT_GOAL := test
 
 demo: .venv/.ready
@@ -32,14 +35,18 @@ lint: .venv/.ready
 	.venv/bin/ruff format --quiet --check .
 	.venv/bin/mypy
 
+# Numba's cache, which all parts share. Parts that start together would compile the same kernels.
+kernels: .venv/.ready
+	@.venv/bin/python -m mx8shards warm-up >/dev/null
+
 # All tests, with the pinned versions: three folders by themselves, and everything else, also new folders.
 APART := loader remote unit
 tested: tested-remote tested-rest tested-loader tested-unit
 
-$(addprefix tested-,$(APART)): tested-%: .venv/.ready
+$(addprefix tested-,$(APART)): tested-%: .venv/.ready kernels
 	.venv/bin/python -m pytest tests/$*
 
-tested-rest: .venv/.ready
+tested-rest: .venv/.ready kernels
 	.venv/bin/python -m pytest $(addprefix --ignore=tests/,$(APART))
 
 # With the newest versions, only failures that depend on versions are looked for. So this part leaves out tests of
@@ -59,7 +66,7 @@ PINNED_ONLY := crash integration test_architecture.py test_docs.py conformance/t
 		swapped_places.py sync.py upload.py upload_faults.py)
 
 # It uses the system's libturbojpeg, if installed (2.x on Debian). The other parts use the wheel's 3.x.
-newest: .venv-newest/.ready
+newest: .venv-newest/.ready kernels
 	library=$$(.venv-newest/bin/python -c 'import ctypes.util as u; print(u.find_library("turbojpeg") or "")'); \
 		if [ -n "$$library" ]; then export MX8SHARDS_TURBOJPEG="$$library"; fi; \
 		.venv-newest/bin/python -m pytest -m "not hunt and not streaming" \
