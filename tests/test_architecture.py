@@ -163,11 +163,7 @@ def lines_of(path: Path) -> int:
 
 @EVERY_MODULE
 def test_no_module_has_more_than_400_lines_and_no_function_more_than_60(path: Path) -> None:
-    functions = [
-        node
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    ]
+    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     assert lines_of(path) <= 400
     assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
 
