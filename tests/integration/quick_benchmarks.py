@@ -22,7 +22,7 @@ from typing import Any
 
 import litdata  # noqa: F401
 import simplejpeg  # noqa: F401
-import torch  # noqa: F401
+import torch._dynamo  # noqa: F401 - optimizers import it
 
 import mx8shards.streaming  # noqa: F401
 from benchmarks import __main__ as command
