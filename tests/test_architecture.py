@@ -77,22 +77,23 @@ def passes_on(path: Path) -> bool:
     return any(path.is_relative_to(folder) for folder in PASSED_ON)
 
 
+def nodes_of(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
 @functools.cache
-def tree_of(path: Path) -> ast.Module:
-    """The syntax tree of a module; several tests of each module walk it."""
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def imported_names(path: Path) -> Iterator[str]:
+def imported_names(path: Path) -> tuple[str, ...]:
     """Absolute dotted names of all imports in a file, also in functions and under TYPE_CHECKING."""
     package = ["mx8shards", *path.relative_to(PACKAGE).parent.parts]
-    for node in ast.walk(tree_of(path)):
+    found: list[str] = []
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) + 1 - node.level] if node.level else []
             module = ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            found += (f"{module}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def room_named(name: str) -> str:
@@ -163,7 +164,7 @@ def lines_of(path: Path) -> int:
 
 @EVERY_MODULE
 def test_no_module_has_more_than_400_lines_and_no_function_more_than_60(path: Path) -> None:
-    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    functions = [node for node in nodes_of(path) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     assert lines_of(path) <= 400
     assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
 
@@ -208,15 +209,16 @@ def changes_files(node: ast.AST, through_disk: set[str]) -> bool:
     return False
 
 
-def lines_that_change_files(tree: ast.Module) -> list[int]:
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+def lines_that_change_files(code: str) -> list[int]:
+    nodes = list(ast.walk(ast.parse(code)))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     disk = {alias.asname or alias.name for node in imports if node.module == "mx8shards.disk" for alias in node.names}
-    return [node.lineno for node in ast.walk(tree) if changes_files(node, disk)]
+    return [getattr(node, "lineno", 0) for node in nodes if changes_files(node, disk)]
 
 
 @EVERY_MODULE
 def test_only_disk_creates_renames_or_unlinks_files(path: Path) -> None:
-    assert room_of(path) == "disk" or lines_that_change_files(tree_of(path)) == []
+    assert room_of(path) == "disk" or lines_that_change_files(path.read_text(encoding="utf-8")) == []
 
 
 CHANGING = [
@@ -231,12 +233,12 @@ READING = [
 
 @pytest.mark.parametrize("code", CHANGING)
 def test_the_check_finds_code_that_changes_files(code: str) -> None:
-    assert lines_that_change_files(ast.parse(code))
+    assert lines_that_change_files(code)
 
 
 @pytest.mark.parametrize("code", READING)
 def test_the_check_accepts_reading_and_calls_of_disk(code: str) -> None:
-    assert lines_that_change_files(ast.parse(code)) == []
+    assert lines_that_change_files(code) == []
 
 
 def loaded_after(code: str) -> set[str]:
@@ -275,7 +277,7 @@ def test_every_public_name_can_be_imported() -> None:
 
 
 def test_imports_for_type_checkers_match_the_exported_names() -> None:
-    tree = tree_of(PACKAGE / "__init__.py")
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
     guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for block in guarded for node in block.body if isinstance(node, ast.ImportFrom)]
     names = [alias.asname or alias.name for node in imports for alias in node.names]
