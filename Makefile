@@ -55,8 +55,8 @@ tested-rest: .venv/.ready kernels
 # and of benchmarks, and most of those of remote data.
 PINNED_ONLY := crash integration test_architecture.py test_docs.py conformance/test_vectors_regenerate.py \
 	$(addprefix property/test_,append.py loader_budget.py mutations.py order_statistics.py) \
-	$(addprefix unit/test_,bounds_checks.py convert.py diff.py docstrings.py gc.py links.py log.py merge.py \
-		not_found_hints.py publication.py seal.py settings.py shared_epoch.py snapshots.py special_files.py verify.py) \
+	$(addprefix unit/test_,cache.py diff.py docstrings.py gc.py links.py log.py merge.py not_found_hints.py \
+		public_names.py publication.py seal.py settings.py shared_epoch.py snapshots.py special_files.py verify.py) \
 	$(addprefix loader/test_,clip_failures.py cold_reads.py concurrent_access.py explain.py faults.py forks.py \
 		interrupts.py iterations.py kills.py lifetime.py measured_sizes.py on_error.py picture_memory.py providers.py \
 		stalls.py) \
