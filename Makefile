@@ -50,9 +50,9 @@ tested-rest: .venv/.ready kernels
 	.venv/bin/python -m pytest $(addprefix --ignore=tests/,$(APART))
 
 # With the newest versions, only failures that depend on versions are looked for. So this part leaves out tests of
-# kills, signals, forks, full disks, faults, flipped bits and hostile bytes, of the memory limit, of maintaining local
-# files, of settings, links and hints, of the specification's files, of documents and source code, of shuffle statistics
-# and of benchmarks, and most of those of remote data.
+# kills, signals, forks, full disks, faults, flipped bits and hostile bytes, of the memory limit, of maintaining and
+# unpacking local files, of settings, links and hints, of the specification's files, of documents, source code and lazy
+# imports, of shuffle statistics and of benchmarks, and most of those of remote data.
 PINNED_ONLY := crash integration test_architecture.py test_docs.py conformance/test_vectors_regenerate.py \
 	$(addprefix property/test_,append.py loader_budget.py mutations.py order_statistics.py) \
 	$(addprefix unit/test_,cache.py diff.py docstrings.py gc.py links.py log.py merge.py not_found_hints.py \
