@@ -25,8 +25,8 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/.ready
 	@.venv/bin/python -m benchmarks.demo
 
-# Three of these parts run at once: on two cores, because most tests of remote data and many of the loader wait. After
-# lint the longest come first.
+# Three of these parts run at once: on two cores, because most tests of remote data and many of the loader wait. Lint and
+# the compiler come first, then the longest parts.
 test: setup
 	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j3 lint tested-remote tested-rest newest tested
 

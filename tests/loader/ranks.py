@@ -65,6 +65,8 @@ def ranks(data: str, out: str, *world_sizes: str) -> None:
     """Train with each of these world sizes in turn."""
     import torch._dynamo  # once here: an optimizer would import it in every rank, which takes over a second
 
+    with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=8) as loader:
+        list(loader)  # loads the kernels
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     for world_size in map(int, world_sizes):
