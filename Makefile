@@ -16,14 +16,17 @@ PEERS_IMPORT := catalogue lightning-utilities requests tqdm zstd
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolation
 
-.PHONY: demo test lint tested tested-loader tested-remote tested-unit tested-rest newest hunt setup
+# Hundreds of processes import the package: without bytecode each of them would compile it.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test lint kernels tested tested-loader tested-remote tested-unit tested-rest newest hunt setup
 .DEFAULT_GOAL := test
 
 demo: .venv/.ready
 	@.venv/bin/python -m benchmarks.demo
 
-# Three of these parts run at once: on two cores, because most tests of remote data and many of the loader wait. After
-# lint the longest come first.
+# Three of these parts run at once: on two cores, because most tests of remote data and many of the loader wait. Lint and
+# the compiler come first, then the longest parts.
 test: setup
 	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j3 lint tested-remote tested-rest newest tested
 
@@ -32,24 +35,28 @@ lint: .venv/.ready
 	.venv/bin/ruff format --quiet --check .
 	.venv/bin/mypy
 
+# Numba's cache, which all parts share. Parts that start together would compile the same kernels.
+kernels: .venv/.ready
+	@.venv/bin/python -m mx8shards warm-up >/dev/null
+
 # All tests, with the pinned versions: three folders by themselves, and everything else, also new folders.
 APART := loader remote unit
 tested: tested-remote tested-rest tested-loader tested-unit
 
-$(addprefix tested-,$(APART)): tested-%: .venv/.ready
+$(addprefix tested-,$(APART)): tested-%: .venv/.ready kernels
 	.venv/bin/python -m pytest tests/$*
 
-tested-rest: .venv/.ready
+tested-rest: .venv/.ready kernels
 	.venv/bin/python -m pytest $(addprefix --ignore=tests/,$(APART))
 
 # With the newest versions, only failures that depend on versions are looked for. So this part leaves out tests of
-# kills, signals, forks, full disks, faults, flipped bits and hostile bytes, of the memory limit, of maintaining local
-# files, of settings, links and hints, of the specification's files, of documents and source code, of shuffle statistics
-# and of benchmarks, and most of those of remote data.
+# kills, signals, forks, full disks, faults, flipped bits and hostile bytes, of the memory limit, of maintaining and
+# unpacking local files, of settings, links and hints, of the specification's files, of documents, source code and lazy
+# imports, of shuffle statistics and of benchmarks, and most of those of remote data.
 PINNED_ONLY := crash integration test_architecture.py test_docs.py conformance/test_vectors_regenerate.py \
 	$(addprefix property/test_,append.py loader_budget.py mutations.py order_statistics.py) \
-	$(addprefix unit/test_,bounds_checks.py convert.py diff.py docstrings.py gc.py links.py log.py merge.py \
-		not_found_hints.py publication.py seal.py settings.py shared_epoch.py snapshots.py special_files.py verify.py) \
+	$(addprefix unit/test_,cache.py diff.py docstrings.py gc.py links.py log.py merge.py not_found_hints.py \
+		public_names.py publication.py seal.py settings.py shared_epoch.py snapshots.py special_files.py verify.py) \
 	$(addprefix loader/test_,clip_failures.py cold_reads.py concurrent_access.py explain.py faults.py forks.py \
 		interrupts.py iterations.py kills.py lifetime.py measured_sizes.py on_error.py picture_memory.py providers.py \
 		stalls.py) \
@@ -59,7 +66,7 @@ PINNED_ONLY := crash integration test_architecture.py test_docs.py conformance/t
 		swapped_places.py sync.py upload.py upload_faults.py)
 
 # It uses the system's libturbojpeg, if installed (2.x on Debian). The other parts use the wheel's 3.x.
-newest: .venv-newest/.ready
+newest: .venv-newest/.ready kernels
 	library=$$(.venv-newest/bin/python -c 'import ctypes.util as u; print(u.find_library("turbojpeg") or "")'); \
 		if [ -n "$$library" ]; then export MX8SHARDS_TURBOJPEG="$$library"; fi; \
 		.venv-newest/bin/python -m pytest -m "not hunt and not streaming" \

@@ -7,6 +7,7 @@ other tests check rules such as "only disk/ creates files", import cycles, sizes
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import statistics
@@ -76,16 +77,23 @@ def passes_on(path: Path) -> bool:
     return any(path.is_relative_to(folder) for folder in PASSED_ON)
 
 
-def imported_names(path: Path) -> Iterator[str]:
+def nodes_of(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+@functools.cache
+def imported_names(path: Path) -> tuple[str, ...]:
     """Absolute dotted names of all imports in a file, also in functions and under TYPE_CHECKING."""
     package = ["mx8shards", *path.relative_to(PACKAGE).parent.parts]
-    for node in ast.walk(ast.parse(path.read_text())):
+    found: list[str] = []
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) + 1 - node.level] if node.level else []
             module = ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            found += (f"{module}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def room_named(name: str) -> str:
@@ -156,11 +164,7 @@ def lines_of(path: Path) -> int:
 
 @EVERY_MODULE
 def test_no_module_has_more_than_400_lines_and_no_function_more_than_60(path: Path) -> None:
-    functions = [
-        node
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    ]
+    functions = [node for node in nodes_of(path) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     assert lines_of(path) <= 400
     assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
 
@@ -206,15 +210,15 @@ def changes_files(node: ast.AST, through_disk: set[str]) -> bool:
 
 
 def lines_that_change_files(code: str) -> list[int]:
-    tree = ast.parse(code)
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    nodes = list(ast.walk(ast.parse(code)))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     disk = {alias.asname or alias.name for node in imports if node.module == "mx8shards.disk" for alias in node.names}
-    return [node.lineno for node in ast.walk(tree) if changes_files(node, disk)]
+    return [getattr(node, "lineno", 0) for node in nodes if changes_files(node, disk)]
 
 
 @EVERY_MODULE
 def test_only_disk_creates_renames_or_unlinks_files(path: Path) -> None:
-    assert room_of(path) == "disk" or lines_that_change_files(path.read_text()) == []
+    assert room_of(path) == "disk" or lines_that_change_files(path.read_text(encoding="utf-8")) == []
 
 
 CHANGING = [

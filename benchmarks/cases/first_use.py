@@ -80,7 +80,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
         asked = {"adapter": adapter, "root": str(directory / folder), "options": {"batch_size": _BATCH, **options}}
         found += [
             Job(group=group, contender=name, run=first_batch, arguments={**asked, "cache": cache})
-            for name, cache in _caches(directory)
+            for name, cache in _caches(directory, quick=quick)
         ]
         if group == UNTOUCHED:
             asked["adapter"], asked["root"] = "ffcv_images", str(directory / "beton")
@@ -96,13 +96,14 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
     if not quick:
         found += [
             Job(group=CONVERT, contender=name, run=convert, arguments={"files": str(directory / "files"), "cache": c})
-            for name, c in _caches(directory)
+            for name, c in _caches(directory, quick=quick)
         ]
     return found
 
 
-def _caches(directory: Path) -> list[tuple[str, str | None]]:
-    return [(COLD, None), (WARM, str(directory / "kernels"))]
+def _caches(directory: Path, *, quick: bool) -> list[tuple[str, str | None]]:
+    """An empty cache (None), and one that is filled before: in quick runs Numba's own (""), as it is."""
+    return [(COLD, None), (WARM, "" if quick else str(directory / "kernels"))]
 
 
 def targets() -> list[Target]:
@@ -137,7 +138,7 @@ def convert(files: str, cache: str | None) -> Numbers:
 def _measured(command: list[str], cache: str | None, before: list[str] | None = None) -> Numbers:
     """Run a command with an empty cache, or with one that `before` or an earlier run of the command has filled."""
     with tempfile.TemporaryDirectory() as empty:
-        environment = {**os.environ, "NUMBA_CACHE_DIR": cache or empty}
+        environment = {**os.environ, "NUMBA_CACHE_DIR": empty if cache is None else cache}
         if cache:
             _run(before or command, environment)
         with Measured() as whole:

@@ -156,7 +156,9 @@ def read_until_stopped():
         assert now >= seen, (now, seen)
         seen = now
         looks += 1
-    return {"looks": looks, "missed": missed, "last": seen}
+    newest = look()
+    assert newest >= seen, (newest, seen)
+    return {"looks": looks, "missed": missed, "last": newest}
 
 look()  # what is imported late is imported once
 for _ in range(4):
@@ -206,6 +208,6 @@ def test_readers_never_see_a_partly_published_snapshot(times: int, collect: bool
     found = publish_while_others_read(scratch / "data", times, collect=collect)
     print(found)
     assert len(found) == 4  # no reader failed
-    assert all(counted["looks"] > 0 for counted in found)
+    assert all(counted["last"] == times - 1 for counted in found)  # "looks" may be 0 on a busy machine
     assert all(collect or not counted["missed"] for counted in found)
     assert mx8.verify(scratch / "data", data=True).ok

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import io
 import json
 import multiprocessing
@@ -17,16 +18,18 @@ import os
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import litdata  # noqa: F401
 import simplejpeg  # noqa: F401
-import torch  # noqa: F401
+import torch._dynamo  # noqa: F401 - optimizers import it
 
 import mx8shards.streaming  # noqa: F401
 from benchmarks import __main__ as command
 from benchmarks import data, harness
 from benchmarks.adapters.streaming_stub import import_streaming
 from benchmarks.process import Numbers
+from mx8shards.cli import main as mx8shards_command
 from mx8shards.kernels.warming import TOPICS, warm_up
 
 FORKS = multiprocessing.get_context("fork")
@@ -54,7 +57,9 @@ def prepare() -> None:
 
 
 def run_case(case: str, directory: Path, out: Path) -> None:
-    harness.in_a_process = in_a_fork  # before the cases, which import this function, are imported
+    harness.in_a_process = in_a_fork  # before the modules that import this function are imported
+    pictures: Any = importlib.import_module("benchmarks.picture_contenders")
+    pictures.convert = convert_in_a_fork
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         command.main([case, "--quick", "--json", str(out), "--directory", str(directory)])
@@ -81,6 +86,15 @@ def _answer(job: harness.Job, directory: Path, answer: Connection) -> None:
     os.environ |= {"HOME": str(directory), "TMPDIR": str(directory), "XDG_CACHE_HOME": str(directory / "cache")}
     answer.send({key: float(f"{value:.6g}") for key, value in job.run(**job.arguments).items()})
     os._exit(0)  # as benchmarks.process does: peers' threads are not waited for
+
+
+def convert_in_a_fork(src: Path, out: Path, *options: str) -> None:
+    """As `picture_contenders.convert`, but with one worker, which needs no further process."""
+    command = ["convert", "imagefolder", str(src), str(out), "--workers", "1", *options]
+    process = FORKS.Process(target=lambda: sys.exit(mx8shards_command(command)))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 if __name__ == "__main__":

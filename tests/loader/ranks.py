@@ -63,6 +63,10 @@ def rank_of(data: str, out: str, rank: int, world_size: int) -> None:
 
 def ranks(data: str, out: str, *world_sizes: str) -> None:
     """Train with each of these world sizes in turn."""
+    import torch._dynamo  # once here: an optimizer would import it in every rank, which takes over a second
+
+    with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=8) as loader:
+        list(loader)  # loads the kernels
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     for world_size in map(int, world_sizes):
@@ -123,12 +127,12 @@ def workers(data: str, out: str, context: str, *counts: str) -> None:
 
 
 def spawned(data: str, out: str) -> None:
-    """Spawned workers that restart in each epoch. Few epochs, because a start takes seconds."""
+    """Spawned workers: two in one epoch, one in the next. Few, because a start takes seconds."""
     settings: Any = {"batch_size": 8, "shuffle": True, "memory": "3mb", "threads": 1}
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, **settings) as loader:
         batches = loader.as_iterable_dataset()
-        plain: Any = DataLoader(batches, num_workers=2, multiprocessing_context="spawn")
-        found = [numbers(plain), numbers(plain)]
+        plain: list[Any] = [DataLoader(batches, num_workers=n, multiprocessing_context="spawn") for n in (2, 1)]
+        found = [numbers(each) for each in plain]
     Path(out, "spawned.json").write_text(json.dumps(found))
 
 

@@ -85,7 +85,7 @@ def check_workers(data: Path, out: Path) -> None:
 
 
 def test_forked_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_path: Path, repository: Path) -> None:
-    act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, "fork", 0, 1, 2)
+    act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, "fork", 0, 2)
     check_workers(data, tmp_path / "fork.json")
 
 
@@ -97,11 +97,12 @@ def test_spawned_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_p
 
 
 @pytest.mark.hunt
-def test_spawned_workers_give_consecutive_epochs_in_every_configuration(
-    data: Path, tmp_path: Path, repository: Path
+@pytest.mark.parametrize(("context", "count"), [("fork", 1), ("spawn", 2)])
+def test_workers_give_consecutive_epochs_in_every_configuration(
+    context: str, count: int, data: Path, tmp_path: Path, repository: Path
 ) -> None:
-    act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, "spawn", 2)
-    check_workers(data, tmp_path / "spawn.json")
+    act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, context, count)
+    check_workers(data, tmp_path / f"{context}.json")
 
 
 def test_another_iterable_dataset_resumes_from_a_state(data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import re
@@ -43,14 +44,20 @@ def mixed(place: Path) -> mx8.Dataset:
     return write(place / "mixed", files, size_limit="10mb")
 
 
+@pytest.fixture(scope="module")
+def ordinary(mixed: mx8.Dataset) -> Callable[[str, str], Any]:
+    """The crops of a specification without small limits, computed once for each backend."""
+    return functools.cache(lambda name, _backend: crops(mixed, SPECS[name]))
+
+
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 @pytest.mark.parametrize("most", [64 << 20, 1 << 20, 50 << 10], ids=lambda most: f"{most >> 10} KiB")
 @pytest.mark.parametrize("name", SPECS)
 def test_pictures_that_need_more_memory_get_it(
-    name: str, most: int, io: Any, backend: str, mixed: mx8.Dataset, monkeypatch: pytest.MonkeyPatch
+    name: str, most: int, io: Any, backend: str, mixed: mx8.Dataset, ordinary: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pictures that exceed a thread's initial scratch and its limit, so that they use shared memory in turn."""
-    expected = crops(mixed, SPECS[name])
+    expected = ordinary(name, backend)
     monkeypatch.setattr(picture_memory, "_FIRST_BYTES", 3_000)
     monkeypatch.setattr(picture_memory, "_MOST_BYTES", most)
     for threads in (1, 4):
@@ -58,14 +65,18 @@ def test_pictures_that_need_more_memory_get_it(
             assert same(crops(mixed, SPECS[name], io=io, threads=threads, batch_size=5), expected)
 
 
+@functools.cache
+def three_megapixels(kind: str) -> bytes:
+    whole = picture(1_500, 2_000, 0, True)
+    return file_of(whole, progressive=True) if kind == "progressive" else file_of(whole, kind.upper())
+
+
 @pytest.mark.parametrize("spec", [SPECS["exact"], mx8.CenterCrop(1_000)], ids=["exact", "fast"])
 @pytest.mark.parametrize("kind", ["jpeg", "progressive", "png"])
 def test_a_picture_that_does_not_fit_is_an_error_that_suggests_enough_memory(
     place: Path, kind: str, spec: Any, backend: str
 ) -> None:
-    whole = picture(1_500, 2_000, 0, True)
-    file = file_of(whole, progressive=True) if kind == "progressive" else file_of(whole, kind.upper())
-    dataset = write(place / f"large {kind}", [file], mode="overwrite", size_limit="10mb")
+    dataset = write(place / f"large {kind}", [three_megapixels(kind)], mode="overwrite", size_limit="10mb")
     with loader_of(dataset, spec, memory="40mb", batch_size=1) as loader, pytest.raises(mx8.LoaderError) as caught:
         list(loader)
     assert isinstance(caught.value.__cause__, DecodeError)

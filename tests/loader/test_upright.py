@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 from pathlib import Path
@@ -46,6 +47,7 @@ def exif(orientation: int) -> bytes:
     return found.tobytes()
 
 
+@functools.cache
 def files_of(kind: str, height: int = 90, width: int = 151) -> list[bytes]:
     """One picture in each orientation."""
     made = []
@@ -61,6 +63,7 @@ def files_of(kind: str, height: int = 90, width: int = 151) -> list[bytes]:
     return made
 
 
+@functools.cache
 def upright(file: bytes) -> bytes:
     """The same picture, rotated losslessly."""
     with Image.open(io.BytesIO(file)) as image:

@@ -94,7 +94,7 @@ def call_everything(data: bytes, seed: int) -> None:
     """Call everything that takes a JPEG with these bytes. Any result is allowed, but no crash and no write outside.
 
     Guard bytes around the buffers are checked afterwards. Reads outside are found by bounds checking in
-    tests/unit/test_bounds_checks.py.
+    tests/integration/test_bounds_checks.py.
     """
     random = np.random.default_rng(seed)
     head, rectangle = record(HEAD), record(TILES)

@@ -58,10 +58,10 @@ def numbers(dataset: mx8.Dataset) -> list[int]:
     return [sample["x"] for sample in dataset]
 
 
-def bytes_of(root: Path) -> int:
+def bytes_of(root: Path, pattern: str = "*.mds") -> int:
     """The bytes of all shards here. While files come and go, the sum may be wrong by some of them."""
     total = 0
-    for path in root.glob("*.mds"):
+    for path in root.glob(pattern):
         with suppress(FileNotFoundError):
             total += path.stat().st_size
     return total

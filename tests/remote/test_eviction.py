@@ -118,7 +118,7 @@ def test_copies_of_kept_compressed_shards_are_within_the_limit_and_leave_before_
             seen = []
             for batch in loader:
                 seen += batch["x"].tolist()
-                assert sum(path.stat().st_size for path in [*cache.glob("*.mds*")] if path.exists()) <= limit
+                assert bytes_of(cache, "*.mds*") <= limit
             assert sorted(seen) == list(range(240))
     assert sorted(key for key in store.asked if key.endswith("zstd")) == sorted(
         path.name for path in (tmp_path / "data").glob("*.zstd")

@@ -153,7 +153,7 @@ import json, os, signal, sys
 from pathlib import Path
 from mx8shards.convert import convert_in_parts
 from mx8shards.errors import ShardsError
-from tests.unit.test_convert import Place
+from tests.integration.test_convert import Place
 
 convert_in_parts.PART_ITEMS = 5
 
