@@ -27,7 +27,7 @@ class Planner:
     def __init__(self, state: RunState, admission: Admission) -> None:
         self._state = state
         self._admission = admission
-        self._planning_since = 0.0  # by a clock that stops while this thread compiles
+        self._planning_since = 0.0  # by a clock that stops for compiling and for what has times of its own
         self.planned_s = 0.0
         self._wanted: Restart | None = None
         self._fetch: BlockFetch | None = None
@@ -38,7 +38,7 @@ class Planner:
         busy = state.assembly.pool.busy_threads
         state.began.set()
         busy.begin(state.assembly)
-        self._planning_since = clock()
+        self._planning_since = self._clock()
         try:
             self._start_all(None, state.position)
             while self._is_interrupted() and self._wanted is not None and not state.stopped:
@@ -106,14 +106,18 @@ class Planner:
         """The groups that are being filled."""
         return [task.group for task in self._state.filling.copy()]
 
+    def _clock(self) -> float:
+        state = self._state
+        return clock() - state.assembly.plan.shard_table.files_s - sum(state.provided_s.values())
+
     def _start(self, task: FillTask) -> bool:
         """Wait for memory and submit a task; False if the planner is interrupted meanwhile."""
         state = self._state
-        self.planned_s += clock() - self._planning_since
+        self.planned_s += max(0.0, self._clock() - self._planning_since)
         reservation = self._admission.admit(task.group, self._is_interrupted)
         if reservation is None:
             return False
-        self._planning_since = clock()
+        self._planning_since = self._clock()
         task.reservation = reservation
         try:
             needed = self._prepare(task)

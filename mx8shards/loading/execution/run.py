@@ -66,8 +66,8 @@ class Run:
         """How long the planner waited, planned, opened files, and waited for shards."""
         provided_s = self._state.provided_s
         opened_s = self._assembly.plan.shard_table.files_s - self._opened_before_s
-        planned_s = max(0.0, self._planner.planned_s - opened_s - sum(provided_s.values()))
-        return ProducerTimes(self._admission.waited_s, planned_s, opened_s, provided_s["unpack"], provided_s["network"])
+        times = self._admission.waited_s, self._planner.planned_s, opened_s
+        return ProducerTimes(*times, provided_s["unpack"], provided_s["network"])
 
     # the consumer -----------------------------------------------------------------------------------------------
 
