@@ -32,10 +32,10 @@ def test_ranks_of_torchrun_divide_an_epoch(workers: int, numbers: Path, tmp_path
         "torch.distributed.run",
         "--standalone",
         "--nproc-per-node=2",
-        tmp_path / "rank.py",
+        str(tmp_path / "rank.py"),
     ]
     done = subprocess.run(
-        [*command, numbers / "a", tmp_path, str(workers)],
+        [*command, str(numbers / "a"), str(tmp_path), str(workers)],
         cwd=repository,
         env={"PYTHONPATH": str(repository), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
         capture_output=True,
