@@ -274,11 +274,15 @@ def shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import an optional module; MissingPackageError if it is missing, naming our extra that installs it."""
+def require(module: str, extra: str | None) -> ModuleType:
+    """Import an optional module; MissingPackageError if it is missing, naming our extra that installs it.
+
+    `extra` is None for a package of none of our extras, whose name is that of its module.
+    """
     try:
         return import_module(module)
     except ImportError as error:
+        package = f'"mx8shards[{extra}]"' if extra else module.partition(".")[0]
         raise MissingPackageError(
-            f"the package of {module!r} is not installed", hint=f'pip install "mx8shards[{extra}]"'
+            f"the package of {module!r} is not installed", hint=f"pip install {package}"
         ) from error

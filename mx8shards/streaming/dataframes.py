@@ -106,10 +106,10 @@ class _Partitions:
         self._records = records
 
     def __call__(self, parts: Iterator[Any]) -> Iterator[Any]:
-        context = require("pyspark", "convert").TaskContext.get()
+        context = require("pyspark", None).TaskContext.get()
         name = str(context.taskAttemptId())
         found = _write(self._local, self._remote, name, self._writing, map(self._records, parts))
-        pandas = require("pandas", "convert")
+        pandas = require("pandas", None)
         yield pandas.DataFrame({"mds_path_local": [found[0]], "mds_path_remote": [found[1]]})
 
 

@@ -19,7 +19,8 @@ from mx8shards.streaming.worker_samples import worker_runs
 from mx8shards.streaming.world import World
 
 _LEAST = 8  # reading one sample takes as long as what is done once for all samples of a shard
-_LEAST_RUN, _MOST_RUN = 1 << 6, 1 << 10  # samples between two looks at the shards that are needed next
+_LEAST_RUN, _MOST_RUN = 1 << 5, 1 << 10  # samples between two looks at the shards that are needed next
+_LOOKS = 4  # looks while `predownload` samples are read, so that little more is fetched than was asked for
 
 
 def samples_of(
@@ -38,9 +39,9 @@ def samples_of(
         for ids in worker_runs(plan, world):
             yield from read_samples(samples, ids[ids != PADDING], get)
         return
-    run = max(_LEAST_RUN, min(predownload, _MOST_RUN))
+    run = max(_LEAST_RUN, min(predownload // _LOOKS, _MOST_RUN))
     following = CacheFollowing(samples, worker_runs(plan, world))
-    ahead = ShardsAhead(samples, worker_runs(plan, world, run), predownload, following)
+    ahead = ShardsAhead(samples, worker_runs(plan, world, run), predownload + run, following)
     try:
         position = 0
         for ids in worker_runs(plan, world, run):

@@ -29,7 +29,7 @@ class _TokenizedDataset(StreamingDataset):
         self.tokenizer_name = tokenizer_name
         self.max_seq_len = max_seq_len
         self.group_method = group_method
-        self.tokenizer = require("transformers", "torch").AutoTokenizer.from_pretrained(tokenizer_name)
+        self.tokenizer = require("transformers", None).AutoTokenizer.from_pretrained(tokenizer_name)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 

@@ -36,7 +36,7 @@ class StandardTransform:
         self.target_transform = target_transform
 
     def __call__(self, x: Any, y: Any) -> tuple[Any, Any]:
-        change = self.transform or require("torchvision.transforms.functional", "torch").to_tensor
+        change = self.transform or require("torchvision.transforms.functional", None).to_tensor
         return change(x), self.target_transform(y) if self.target_transform else y
 
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from mx8shards.errors import SettingError
 from mx8shards.streaming import JSONWriter, LocalDataset, Stream, StreamingDataLoader, StreamingDataset
+from tests.anonymous_memory import anonymous_bytes
 from tests.dropin.conftest import write
 from tests.remote.helper_processes import helpers
 
@@ -295,13 +296,32 @@ def test_settings_of_copies_that_cannot_work_are_errors(settings: dict[str, Any]
         StreamingDataset(remote=str(source), local=str(tmp_path / "cache"), batch_size=4, **settings)
 
 
-def test_datasets_that_are_dropped_leave_no_descriptors(numbers: Path) -> None:
-    def opened() -> int:
-        return len(os.listdir("/proc/self/fd"))
+DROPPED: dict[str, Any] = {
+    "local": lambda data, copy: LocalDataset(data)[1],
+    "indexed": lambda data, copy: StreamingDataset(local=data, batch_size=1)[1],
+    "iterated": lambda data, copy: next(iter(StreamingDataset(local=data, batch_size=4))),
+    "copied": lambda data, copy: next(iter(StreamingDataset(remote=data, local=copy, batch_size=4))),
+}
 
-    before = opened()
-    for _ in range(100):
-        assert LocalDataset(str(numbers / "a"))[1]["id"] == 1
-        assert StreamingDataset(local=str(numbers / "a"), batch_size=1)[1]["id"] == 1
-    assert opened() <= before + 2
+
+@pytest.mark.parametrize("count", [60, pytest.param(10_000, marks=pytest.mark.hunt)])
+@pytest.mark.parametrize("use", DROPPED.values(), ids=DROPPED)
+def test_datasets_that_are_dropped_leave_descriptors_and_memory_flat(
+    use: Any, count: int, numbers: Path, tmp_path: Path
+) -> None:
+    def held() -> tuple[int, int, int]:
+        maps = len(Path("/proc/self/maps").read_text().splitlines())
+        return len(os.listdir("/proc/self/fd")), maps, anonymous_bytes()
+
+    def use_and_drop(times: int) -> None:
+        for _ in range(times):
+            use(str(numbers / "a"), str(tmp_path))
+
+    use_and_drop(30)  # what is made once, such as caches of modules
+    descriptors, maps, memory = held()
+    use_and_drop(count)
+    after = held()
+    assert after[0] <= descriptors + 2
+    assert after[1] <= maps + 8
+    assert after[2] <= memory + max(1 << 20, 400 * count)  # malloc keeps some pages
     assert multiprocessing.active_children() == []

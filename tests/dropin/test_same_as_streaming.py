@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from mx8shards import streaming as ours
@@ -200,6 +201,35 @@ def test_an_unknown_algorithm_is_an_error_when_an_epoch_begins(settings: dict[st
     dataset = ours.StreamingDataset(local=str(numbers / "a"), batch_size=8, **settings)
     with pytest.raises(ValueError, match="expected one of"):
         next(iter(dataset))
+
+
+def test_columns_whose_decoding_runs_code_are_refused_unless_they_are_allowed(tmp_path: Path, streaming: Any) -> None:
+    with ours.MDSWriter(out=str(tmp_path), columns={"x": "pkl"}) as writer:
+        writer.write({"x": {3, 4}})
+    for module in (ours, streaming):
+        with pytest.raises(ValueError, match=r"pkl|unsafe"):
+            module.StreamingDataset(local=str(tmp_path), batch_size=1)
+        allowed = module.StreamingDataset(local=str(tmp_path), batch_size=1, allow_unsafe_types=True)
+        assert allowed[0]["x"] == {3, 4}
+
+
+BATCHES: dict[str, Any] = {
+    "dict": {"x": [1, 2, 3], "y": [4]},
+    "tensor": torch.zeros(5, 2),
+    "list of tensors": [torch.zeros(4), torch.zeros(7)],
+    "tuple of lists": ([1, 2], [3, 4, 5]),
+}
+
+
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
+def test_samples_of_a_batch_are_counted_alike(batch: Any, numbers: Path, streaming: Any) -> None:
+    mine, theirs = both(
+        streaming,
+        lambda module: module.StreamingDataLoader(
+            module.StreamingDataset(local=str(numbers / "a"), batch_size=1)
+        )._get_batch_size(batch),
+    )
+    assert mine == theirs
 
 
 def test_a_stream_of_two_weights_is_an_error(streaming: Any) -> None:

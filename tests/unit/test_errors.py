@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import pytest
 
@@ -33,3 +34,9 @@ def test_at_prepends_places_and_keeps_the_first_subject() -> None:
 
 def test_repr_shows_the_message() -> None:
     assert repr(mx8.LoaderError("gone", subject="epoch 0")) == "LoaderError('epoch 0: gone')"
+
+
+@pytest.mark.parametrize(("extra", "told"), [("video", '"mx8shards[video]"'), (None, "no_such_package")])
+def test_a_missing_package_is_named_with_what_installs_it(extra: str | None, told: str) -> None:
+    with pytest.raises(mx8.MissingPackageError, match=re.escape(f"(pip install {told})")):
+        errors.require("no_such_package.inner", extra)
