@@ -413,6 +413,30 @@ def test_sound_has_the_bounds_of_its_clip(tmp_path: Path) -> None:
                 assert np.abs(samples[0] - sound[first : first + samples.shape[1]]).max() < 1e-4
 
 
+def end_to_end(data: bytes) -> tuple[float, Any]:
+    """How many seconds after the first picture the sound begins, and all its samples, one frame behind the other."""
+    with av.open(io.BytesIO(data)) as container:
+        frames = list(container.decode(container.streams.audio[0]))
+    with av.open(io.BytesIO(data)) as container:
+        picture = next(container.decode(video=0))
+    return frames[0].time - picture.time, np.concatenate([frame.to_ndarray()[0] for frame in frames])
+
+
+def test_sound_is_exact_in_containers_that_round_times_to_milliseconds(tmp_path: Path) -> None:
+    rate = 44_100  # a frame of AAC has 1,024 samples, which are 23.2 ms
+    data = videos.encoded("h264", range(60), range(60), suffix="mkv", audio=True, sound_rate=rate)
+    later, sound = end_to_end(data)
+    with write_videos(tmp_path / "data", [data]) as dataset:
+        view = dataset.clips("video", frames=10, every=7)
+        decode = {"video": mx8.Clip(16), "video.audio": mx8.Audio(rate)}
+        for batch in loaded(view, decode=decode):
+            for begin, samples in zip(batch["video.start"], batch["video.audio"], strict=True):
+                first = round((begin - later) * rate)
+                silent = max(0, -first)
+                expected = sound[first + silent : first + samples.shape[1]]
+                assert np.abs(samples[0, silent : silent + len(expected)] - expected).max() < 1e-3
+
+
 def test_sound_in_another_rate_is_exact_to_a_sample(tmp_path: Path) -> None:
     data = videos.encoded("h264", range(60), range(60), audio=True)
     sound = sound_of(data, 16_000)[::2]  # a tone far below the new limit
