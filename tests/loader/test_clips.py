@@ -192,17 +192,19 @@ def test_an_epoch_has_the_same_clips_in_the_same_steps_on_any_number_of_ranks(da
     assert {clip for step in other for clip in step} != {clip for step in steps for clip in step}
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 8])
-def test_an_epoch_goes_on_after_a_state_on_any_number_of_ranks(dataset: mx8.Dataset, world_size: int) -> None:
+@pytest.mark.parametrize(("world_size", "done"), [(1, 2), (2, 2), (4, 1), (8, 2)])
+def test_an_epoch_goes_on_after_a_state_on_any_number_of_ranks(
+    dataset: mx8.Dataset, world_size: int, done: int
+) -> None:
     view = dataset.clips("video", frames=3, random=4).select(range(24))
     steps = epoch_of(view, 1)
     with mx8.Loader(
         view, batch_size=8, shuffle=True, seed=3, output="numpy", memory="128mb", decode={"video": mx8.Clip(8)}
     ) as loader:
-        for _, _ in zip(range(2), loader, strict=False):
+        for _, _ in zip(range(done), loader, strict=False):
             state = loader.state_dict()
     rest = epoch_of(view, world_size, state)
-    assert [sorted(step) for step in rest] == [sorted(step) for step in steps[2:]]
+    assert [sorted(step) for step in rest] == [sorted(step) for step in steps[done:]]
 
 
 # several columns -----------------------------------------------------------------------------------------------------
@@ -259,6 +261,14 @@ def test_an_anchor_that_no_video_can_have_is_an_error_with_its_sample(
         pytest.raises(mx8.SchemaError, match=f"column 'grasp': sample 1: .*{message}"),
     ):
         dataset.clips("video", at=[0], anchors="grasp", clock=clock)
+
+
+def test_a_column_of_bytes_has_no_anchors(tmp_path: Path) -> None:
+    with (
+        write_videos(tmp_path / "data", [videos.video("h264").data]) as dataset,
+        pytest.raises(mx8.SchemaError, match="column 'video': sample 0: expected seconds: a number, or several"),
+    ):
+        dataset.clips("video", at=[0], anchors="video")
 
 
 def test_clips_that_are_all_padding_are_counted_and_logged_once(
