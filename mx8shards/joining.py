@@ -29,6 +29,7 @@ def concat(datasets: Iterable[Dataset]) -> Dataset:
     Args:
         datasets: Open datasets with equal columns. If any of them has a list of class names (`metadata["classes"]`),
             all must have the same list in the same order, because otherwise a label would name different classes.
+            If they are clips of videos, `clips` must have been called with equal settings on each.
 
     The metadata are the entries that are equal in all datasets. Each dataset keeps its own `verify` and `cache_dir`.
     """
