@@ -29,6 +29,7 @@ def concat(datasets: Iterable[Dataset]) -> Dataset:
     Args:
         datasets: Open datasets with equal columns. If any of them has a list of class names (`metadata["classes"]`),
             all must have the same list in the same order, because otherwise a label would name different classes.
+            If they are clips of videos, `clips` must have been called with equal settings on each.
 
     The metadata are the entries that are equal in all datasets. Each dataset keeps its own `verify` and `cache_dir`.
     """
@@ -43,7 +44,15 @@ def _concatenated(caller: str, datasets: Sequence[Dataset]) -> Dataset:
         _require_equal_classes(caller, first, other)
     starts = itertools.accumulate((other.shards.samples for other in datasets), initial=0)
     view = Join([(other.view, start) for other, start in zip(datasets, starts, strict=False)])
+    _require_equal_clips(caller, view, datasets)
     return first._derived(view, Shards.joined([other.shards for other in datasets]))
+
+
+def _require_equal_clips(caller: str, view: Join, datasets: Sequence[Dataset]) -> None:
+    """SettingError if some datasets are clips of videos and others are not, or are other clips."""
+    if view.videos is None and any(dataset.view.videos is not None for dataset in datasets if len(dataset)):
+        expected = "clips with equal settings in all datasets, or whole samples in all"
+        raise SettingError(subject=caller, expected=expected, found="others", hint="call clips alike on each dataset")
 
 
 def mix(

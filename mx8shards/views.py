@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from mx8shards.errors import SettingError
 from mx8shards.format.clip_times import VideoColumns
+from mx8shards.format.joined_videos import Part, joined_videos
 from mx8shards.format.randomness import OCCURRENCE
 from mx8shards.order.keys import Key
 from mx8shards.order.per_epoch import PerEpoch
@@ -164,9 +165,8 @@ class Join:
 
     @property
     def videos(self) -> VideoColumns | None:
-        """Those of the views, if all agree."""
-        found = [view.videos for view, _ in self._views]
-        return found[0] if found and all(each == found[0] for each in found) else None
+        """Those that all views with samples have in common."""
+        return joined_videos([Part(start, view.videos) for view, start in self._views if len(view)])
 
     @cached_property
     def _all_extras(self) -> Extras:

@@ -120,6 +120,7 @@ def encoded(
     rate: int = FPS,
     rotation: int = 0,
     audio: bool = False,
+    sound_rate: int = 16_000,
     pixel_format: str | None = None,
     colour: tuple[int, int] | None = None,
 ) -> bytes:
@@ -141,7 +142,7 @@ def encoded(
             stream.codec_context.colorspace, stream.codec_context.color_range = colour
         if rotation:
             stream.set_display_rotation(-rotation)
-        sound = container.add_stream("aac", rate=16_000, layout="mono") if audio else None
+        sound = container.add_stream("aac", rate=sound_rate, layout="mono") if audio else None
         for number, time in zip(numbers, times, strict=True):
             frame = av.VideoFrame(WIDTH, HEIGHT, stream.pix_fmt)
             for plane, values in zip(frame.planes, _planes(number, frame), strict=True):
@@ -150,7 +151,7 @@ def encoded(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if sound is not None:
-            _mux_tone(container, sound, len(numbers) / FPS)
+            _mux_tone(container, sound, len(numbers) / FPS, sound_rate)
     return out.getvalue()
 
 
@@ -164,14 +165,14 @@ def _planes(number: int, frame) -> list[bytes]:
     return found
 
 
-def _mux_tone(container, stream, seconds: float) -> None:
+def _mux_tone(container, stream, seconds: float, rate: int) -> None:
     import av
 
-    count = int(seconds * 16_000)
+    count = int(seconds * rate)
     samples = (8_000 * np.sin(np.arange(count) ** 1.4 * 0.005)).astype(np.int16)  # no part is like another
     for at in range(0, count, 1024):
         frame = av.AudioFrame.from_ndarray(samples[None, at : at + 1024], "s16", "mono")
-        frame.sample_rate, frame.pts, frame.time_base = 16_000, at, Fraction(1, 16_000)
+        frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
         container.mux(stream.encode(frame))
     container.mux(stream.encode())
 

@@ -115,7 +115,8 @@ def anchors_of(name: str, values: Iterable[Any], clock: Clock) -> tuple[Ids, Ids
 def _anchors_of_video(name: str, position: int, value: Any, clock: Clock) -> list[int]:
     """The anchors of one video in nanoseconds."""
     subject, place = f"column {name!r}", f"sample {position}"
-    several = list(value) if hasattr(value, "__len__") else [value]
+    is_list = hasattr(value, "__len__") and not isinstance(value, (bytes, bytearray, memoryview))
+    several = list(value) if is_list else [value]
     seconds = finite_numbers(several) if several else ()
     if seconds is None:
         expected = "seconds: a number, or several"

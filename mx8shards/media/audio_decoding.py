@@ -1,7 +1,7 @@
 """How is a part of a video's sound decoded? By its container's demuxer, to an exact number of samples.
 
-Decoding begins a little before the part. Samples are placed by the times of their frames, so that the part begins where
-the picture does. Only then is it converted to the wanted rate and channels.
+Decoding begins a little before the part. Samples are placed by the times of their frames (`sound_places`), so that the
+part begins where the picture does. Only then is it converted to the wanted rate and channels.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, require
 from mx8shards.media.containers import opened
+from mx8shards.media.sound_places import SoundPlaces, grid_of
 from mx8shards.media.video_decoding import LazyPayload, Readable
 
 Samples = npt.NDArray[np.float32]
@@ -51,13 +52,16 @@ def decode_audio(video: Readable, begin: Fraction, out: Samples, rate: int) -> N
 def _native_samples(container: Any, stream: Any, first: Fraction, count: int, native: int) -> Samples:
     """`count` samples from the time `first` on, in the rate and channels of the stream."""
     found = np.zeros((stream.codec_context.channels, count), np.float32)
+    unit, grid = stream.time_base * native, None
     if first > _PREROLL:
+        grid = grid_of(container.decode(stream), unit, native) if unit > 1 else None
         container.seek(int((first - _PREROLL) / stream.time_base), stream=stream)
+    places = SoundPlaces(unit, native, grid)
     to_floats = require("av", "video").AudioResampler(format="fltp")
     for frame in container.decode(stream):
         if frame.pts is None:
             continue
-        at = round((frame.pts * frame.time_base - first) * native)
+        at = round(places.place(frame.pts * unit, frame.samples) - first * native)
         if at >= count:
             break
         for part in to_floats.resample(frame):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,25 @@ def test_videos_without_packet_indices_get_a_file_of_them_once(tmp_path: Path, m
             pytest.raises(mx8.FormatError, match="a file of packet indices"),
         ):
             dataset.clips("video", frames=4)
+
+
+def test_clips_of_datasets_without_packet_indices_are_joined_and_mixed(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as opened:
+        views = []
+        for name in ("some", "more"):
+            without_indices(tmp_path / name)
+            dataset = opened.enter_context(mx8.Dataset(tmp_path / name))
+            views.append(dataset.clips("video", frames=4, stride=2, every=6))
+        other = dataset.clips("video", frames=4, stride=3)
+        for joined in (mx8.concat([views[0], *views]), mx8.mix(views, weights=[1, 1])):
+            with mx8.Loader(joined, batch_size=8, output="numpy", memory="256mb", decode={"video": CLIP}) as loader:
+                for batch in loader:
+                    for pixels, frames in zip(batch["video"], batch["video.frames"], strict=True):
+                        assert [videos.number_in(frame.mean(axis=0)) for frame in pixels] == frames.tolist()
+            assert joined[len(joined) - 1]["video.frames"].tolist() == views[1][-1]["video.frames"].tolist()
+        for mixed in ([views[0], other], [views[0], dataset]):
+            with pytest.raises(mx8.SettingError, match="concat: expected clips with equal settings in all datasets"):
+                mx8.concat(mixed)
 
 
 def test_videos_without_clips_are_named_with_the_reason_and_again_with_another_version_of_pyav(

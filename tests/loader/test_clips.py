@@ -192,17 +192,19 @@ def test_an_epoch_has_the_same_clips_in_the_same_steps_on_any_number_of_ranks(da
     assert {clip for step in other for clip in step} != {clip for step in steps for clip in step}
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 8])
-def test_an_epoch_goes_on_after_a_state_on_any_number_of_ranks(dataset: mx8.Dataset, world_size: int) -> None:
+@pytest.mark.parametrize(("world_size", "done"), [(1, 2), (2, 2), (4, 1), (8, 2)])
+def test_an_epoch_goes_on_after_a_state_on_any_number_of_ranks(
+    dataset: mx8.Dataset, world_size: int, done: int
+) -> None:
     view = dataset.clips("video", frames=3, random=4).select(range(24))
     steps = epoch_of(view, 1)
     with mx8.Loader(
         view, batch_size=8, shuffle=True, seed=3, output="numpy", memory="128mb", decode={"video": mx8.Clip(8)}
     ) as loader:
-        for _, _ in zip(range(2), loader, strict=False):
+        for _, _ in zip(range(done), loader, strict=False):
             state = loader.state_dict()
     rest = epoch_of(view, world_size, state)
-    assert [sorted(step) for step in rest] == [sorted(step) for step in steps[2:]]
+    assert [sorted(step) for step in rest] == [sorted(step) for step in steps[done:]]
 
 
 # several columns -----------------------------------------------------------------------------------------------------
@@ -259,6 +261,14 @@ def test_an_anchor_that_no_video_can_have_is_an_error_with_its_sample(
         pytest.raises(mx8.SchemaError, match=f"column 'grasp': sample 1: .*{message}"),
     ):
         dataset.clips("video", at=[0], anchors="grasp", clock=clock)
+
+
+def test_a_column_of_bytes_has_no_anchors(tmp_path: Path) -> None:
+    with (
+        write_videos(tmp_path / "data", [videos.video("h264").data]) as dataset,
+        pytest.raises(mx8.SchemaError, match="column 'video': sample 0: expected seconds: a number, or several"),
+    ):
+        dataset.clips("video", at=[0], anchors="video")
 
 
 def test_clips_that_are_all_padding_are_counted_and_logged_once(
@@ -411,6 +421,30 @@ def test_sound_has_the_bounds_of_its_clip(tmp_path: Path) -> None:
                 first = round(float(batch["video.start"][row]) * 16_000)
                 assert samples.shape == (1, round(13 / videos.FPS * 16_000))
                 assert np.abs(samples[0] - sound[first : first + samples.shape[1]]).max() < 1e-4
+
+
+def end_to_end(data: bytes) -> tuple[float, Any]:
+    """How many seconds after the first picture the sound begins, and all its samples, one frame behind the other."""
+    with av.open(io.BytesIO(data)) as container:
+        frames = list(container.decode(container.streams.audio[0]))
+    with av.open(io.BytesIO(data)) as container:
+        picture = next(container.decode(video=0))
+    return frames[0].time - picture.time, np.concatenate([frame.to_ndarray()[0] for frame in frames])
+
+
+def test_sound_is_exact_in_containers_that_round_times_to_milliseconds(tmp_path: Path) -> None:
+    rate = 44_100  # a frame of AAC has 1,024 samples, which are 23.2 ms
+    data = videos.encoded("h264", range(60), range(60), suffix="mkv", audio=True, sound_rate=rate)
+    later, sound = end_to_end(data)
+    with write_videos(tmp_path / "data", [data]) as dataset:
+        view = dataset.clips("video", frames=10, every=7)
+        decode = {"video": mx8.Clip(16), "video.audio": mx8.Audio(rate)}
+        for batch in loaded(view, decode=decode):
+            for begin, samples in zip(batch["video.start"], batch["video.audio"], strict=True):
+                first = round((begin - later) * rate)
+                silent = max(0, -first)
+                expected = sound[first + silent : first + samples.shape[1]]
+                assert np.abs(samples[0, silent : silent + len(expected)] - expected).max() < 1e-3
 
 
 def test_sound_in_another_rate_is_exact_to_a_sample(tmp_path: Path) -> None:
