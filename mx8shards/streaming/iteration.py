@@ -13,8 +13,6 @@ from mx8shards.order.mosaicml.epoch_plan import EpochPlan
 from mx8shards.order.orders import PADDING
 from mx8shards.order.permutation import Ids
 from mx8shards.streaming.all_samples import AllSamples
-from mx8shards.streaming.cache_following import CacheFollowing
-from mx8shards.streaming.shards_ahead import ShardsAhead
 from mx8shards.streaming.worker_samples import worker_runs
 from mx8shards.streaming.world import World
 
@@ -38,6 +36,9 @@ def samples_of(
         for ids in worker_runs(plan, world):
             yield from read_samples(samples, ids[ids != PADDING], get)
         return
+    from mx8shards.streaming.cache_following import CacheFollowing  # here, as a spawned worker is to import little
+    from mx8shards.streaming.shards_ahead import ShardsAhead
+
     run = max(_LEAST_RUN, min(predownload, _MOST_RUN))
     following = CacheFollowing(samples, worker_runs(plan, world))
     ahead = ShardsAhead(samples, worker_runs(plan, world, run), predownload, following)

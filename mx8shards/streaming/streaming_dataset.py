@@ -16,7 +16,6 @@ from mx8shards.order.mosaicml.epoch_settings import EpochSettings, default_block
 from mx8shards.order.mosaicml.resampling import resampled
 from mx8shards.order.mosaicml.stream_weights import StreamShares
 from mx8shards.order.mosaicml.training_world import Reader
-from mx8shards.remote.eviction import Limit
 from mx8shards.streaming.all_samples import AllSamples
 from mx8shards.streaming.compatible_errors import EmptyStreamError
 from mx8shards.streaming.dataset_facts import StreamFacts
@@ -29,12 +28,11 @@ from mx8shards.streaming.iteration_settings import (
     samples_per_epoch,
 )
 from mx8shards.streaming.loader_batch import batch_size_of_dataloader
-from mx8shards.streaming.native_loader import loader_batch_size, native_loader
 from mx8shards.streaming.plan_ahead import PlanAhead
 from mx8shards.streaming.plan_before_fork import share_plans
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
 from mx8shards.streaming.stream import Stream
-from mx8shards.streaming.stream_opening import open_stream
+from mx8shards.streaming.stream_opening import open_streams
 from mx8shards.streaming.streams_registry import made_stream
 from mx8shards.streaming.world import World
 
@@ -146,8 +144,7 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         self.initial_physical_nodes: int | None = None
         self.streams, self.num_streams = streams, len(streams)
         limit = self.cache_limit = limit_of(self.cache_limit)
-        shared, unsafe = Limit(limit) if limit else None, self.allow_unsafe_types
-        opened = [open_stream(stream, cache_limit=shared, allow_unsafe_types=unsafe) for stream in streams]
+        opened = open_streams(streams, cache_limit=limit, allow_unsafe_types=self.allow_unsafe_types)
         self._samples = AllSamples(opened)
         _require_samples(self._samples, streams)
         if limit:
@@ -309,6 +306,8 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
             settings: Arguments of `mx8shards.Loader` other than those that follow from this dataset, such as `columns`,
                 `decode`, `transform`, `device` and `memory`; `batch_size` if this dataset has none.
         """
+        from mx8shards.streaming.native_loader import loader_batch_size, native_loader  # it imports much
+
         begin = self._upcoming()
         return native_loader(
             self._samples,
