@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from threading import get_ident
 from typing import Any
 
 from torch.utils.data import get_worker_info
@@ -72,18 +75,36 @@ class PlanAhead:
         self._is_first = False
         if samples < _LEAST_SAMPLES or may_be_last:
             return
-        self._key, self._made = key, Future()
-        start_thread(self, "plan-ahead", _make, make, self._made)
-
-    def stop(self) -> None:
-        """Nothing: the thread ends by itself."""
+        making = _Making(make)
+        self._key, self._made = key, making.made
+        start_thread(making, "plan-ahead", making.run)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PlanAhead, ()
 
 
-def _make(make: Make, made: Future[EpochPlan]) -> None:
-    try:
-        made.set_result(make())
-    except BaseException as error:  # noqa: BLE001 - the iteration that needs the plan makes it again, and raises this
-        made.set_exception(error)
+class _Making:
+    """A plan that a thread makes. At the end of the interpreter, which waits for threads, it is given up.
+
+    Args:
+        make: A function that makes it.
+    """
+
+    def __init__(self, make: Make) -> None:
+        self.made: Future[EpochPlan] = Future()
+        self._make = make
+        self._thread: int | None = None
+
+    def run(self) -> None:
+        """Make the plan."""
+        self._thread = get_ident()
+        try:
+            self.made.set_result(self._make())
+        except BaseException as error:  # noqa: BLE001 - the iteration that needs the plan makes it again, and raises this
+            with suppress(InvalidStateError):  # it was made right before it was given up
+                self.made.set_exception(error)
+
+    def stop(self) -> None:
+        """Raise SystemExit in the thread, at its next step in Python: none of NumPy's steps takes more than seconds."""
+        if self._thread is not None and not self.made.done():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(SystemExit))

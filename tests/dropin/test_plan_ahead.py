@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -53,6 +55,39 @@ def test_a_changed_setting_gives_another_order(numbers: Path, small_ones: None) 
     dataset.load_state_dict({**dataset.state_dict(0, True), "epoch": 6, "sample_in_epoch": 16})
     other.next_epoch = 6
     assert epochs(dataset, 1)[0] == epochs(other, 1)[0][16:]
+
+
+EXITS_WHILE_PLANNING = """
+import numpy as np
+from mx8shards.order.mosaicml.epoch_plan import plan_epoch
+from mx8shards.order.mosaicml.epoch_settings import EpochSettings
+from mx8shards.order.mosaicml.stream_weights import StreamWeight, resolve_streams
+from mx8shards.order.mosaicml.training_world import World
+from mx8shards.streaming.plan_ahead import PlanAhead
+
+sizes = np.full(1000, 10**6)
+settings = EpochSettings(
+    samples_per_shard=sizes,
+    shards_per_stream=np.array([len(sizes)]),
+    shares=resolve_streams([StreamWeight()], np.array([sizes.sum()]), None, 0),
+    batch_size=1,
+    num_canonical_nodes=1,
+    shuffle=True,
+)
+ahead = PlanAhead()
+ahead.begin(int(sizes.sum()), "key", lambda: plan_epoch(settings, World(), 0))
+thread = ahead._made
+DROPPED
+print("planning:", not thread.done())
+"""
+
+
+@pytest.mark.parametrize("dropped", ["", "del ahead"], ids=["with the dataset", "without the dataset"])
+def test_a_process_that_ends_gives_up_the_order_of_the_next_epoch(dropped: str) -> None:
+    code = EXITS_WHILE_PLANNING.replace("DROPPED", dropped)  # of a billion samples, which takes minutes
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "planning: True\n"
+    assert ended.stderr == ""  # it would be warned of a thread that does not end
 
 
 def test_an_error_is_raised_when_its_epoch_begins(numbers: Path, small_ones: None) -> None:
