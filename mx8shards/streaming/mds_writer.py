@@ -126,6 +126,11 @@ class MDSWriter:
         """The bytes of each sample of the current shard."""
         return self._writer._new_samples
 
+    @property
+    def shards(self) -> list[dict[str, Any]]:
+        """What the index has of each shard that was ended. This waits until their files are written."""
+        return [entry.to_json() for entry in self._writer._ended_shards]
+
     def finish(self) -> None:
         """Publish what was written."""
         self._writer.finish()
