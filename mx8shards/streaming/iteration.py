@@ -18,6 +18,9 @@ from mx8shards.streaming.world import World
 
 _LEAST = 8  # reading one sample takes as long as what is done once for all samples of a shard
 _LEAST_RUN, _MOST_RUN = 1 << 6, 1 << 10  # samples between two looks at the shards that are needed next
+# A cache with a limit learns at each look where the iteration is. If a worker read a large part of what the cache holds
+# between two looks, it would not know which shards are needed next, and evict these: five times as many were fetched.
+_PARTS = 8
 
 
 def samples_of(
@@ -39,8 +42,9 @@ def samples_of(
     from mx8shards.streaming.cache_following import CacheFollowing  # here, as a spawned worker is to import little
     from mx8shards.streaming.shards_ahead import ShardsAhead
 
-    run = max(_LEAST_RUN, min(predownload, _MOST_RUN))
     following = CacheFollowing(samples, worker_runs(plan, world))
+    run = max(_LEAST_RUN, min(predownload, _MOST_RUN))
+    run = min(run, following.samples_in_cache // (_PARTS * world.workers_per_node))
     ahead = ShardsAhead(samples, worker_runs(plan, world, run), predownload, following)
     try:
         position = 0
