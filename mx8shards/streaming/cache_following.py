@@ -99,10 +99,6 @@ class CacheFollowing:
         parts = [each.eviction.limit_bytes / each.eviction.total_bytes for each in self._caches]
         return int(min(parts, default=1.0) * len(self._samples))
 
-    def needs(self, shard: int, position: int) -> bool:
-        """Whether the iteration needs a shard from this position on."""
-        return bool(self._uses.last[shard] >= position)
-
     def at(self, position: int) -> None:
         """The iteration is at this position: shards that it has passed are closed, and may leave first."""
         if not self._caches:

@@ -20,7 +20,8 @@ _LEAST = 8  # reading one sample takes as long as what is done once for all samp
 _LEAST_RUN, _MOST_RUN = 1 << 6, 1 << 10  # samples between two looks at the shards that are needed next
 # A cache with a limit learns at each look where the iteration is. If a worker read a large part of what the cache holds
 # between two looks, it would not know which shards are needed next, and evict these: five times as many were fetched.
-_PARTS = 8
+# At each look, all shards of the samples ahead are looked at, as they may have been evicted.
+_PARTS = 4
 
 
 def samples_of(
@@ -44,7 +45,10 @@ def samples_of(
 
     following = CacheFollowing(samples, worker_runs(plan, world))
     run = max(_LEAST_RUN, min(predownload, _MOST_RUN))
-    run = min(run, following.samples_in_cache // (_PARTS * world.workers_per_node))
+    if following.evicts:
+        room = following.samples_in_cache // world.workers_per_node
+        predownload = min(predownload, room)
+        run = min(max(_LEAST_RUN, predownload // _PARTS), room // _PARTS)
     ahead = ShardsAhead(samples, worker_runs(plan, world, run), predownload, following)
     try:
         position = 0
