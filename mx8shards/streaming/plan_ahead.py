@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from multiprocessing.context import get_spawning_popen
 from threading import get_ident
 from typing import Any
 
@@ -15,13 +16,14 @@ from torch.utils.data import get_worker_info
 from mx8shards.loading.execution.threads import start_thread
 from mx8shards.order.mosaicml.epoch_plan import EpochPlan
 
+MOST_SENT = 1 << 22  # samples: a spawned worker reads 16 MB sooner than it makes the order
 _LEAST_SAMPLES = 1 << 18  # a smaller epoch's order takes a few milliseconds
 
 Make = Callable[[], EpochPlan]
 
 
 class PlanAhead:
-    """The plan of the next epoch, made in a thread. It belongs to one process; forked workers may share another one."""
+    """The plan of the next epoch, made in a thread. It belongs to one process; workers may share another one."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
@@ -80,7 +82,15 @@ class PlanAhead:
         start_thread(making, "plan-ahead", making.run)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PlanAhead, ()
+        """Another process plans for itself. Only a worker that is being spawned gets the plan that is shared."""
+        shared = self._shared if get_spawning_popen() is not None else None
+        return _of_worker, (shared if shared is not None and len(shared[1]) <= MOST_SENT else None,)
+
+
+def _of_worker(shared: tuple[Hashable, EpochPlan] | None) -> PlanAhead:
+    found = PlanAhead()
+    found._shared = shared
+    return found
 
 
 class _Making:

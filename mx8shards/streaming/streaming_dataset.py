@@ -28,8 +28,8 @@ from mx8shards.streaming.iteration_settings import (
     samples_per_epoch,
 )
 from mx8shards.streaming.loader_batch import batch_size_of_dataloader
-from mx8shards.streaming.plan_ahead import PlanAhead
-from mx8shards.streaming.plan_before_fork import share_plans
+from mx8shards.streaming.plan_ahead import MOST_SENT, PlanAhead
+from mx8shards.streaming.plan_before_fork import plan_before_spawn, share_plans
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
 from mx8shards.streaming.stream import Stream
 from mx8shards.streaming.stream_opening import open_streams
@@ -188,7 +188,7 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         yield from samples_of(self._samples, plan, world, self.predownload, get)
 
     def _plan_for_workers(self, workers: int, batch_size: int) -> Callable[[], None]:
-        """Make the next iteration's plan, which forked workers share, instead of making one each.
+        """Make the next iteration's plan, which workers share, instead of making one each.
 
         Returns a function that begins to make the plan of the iteration after that, to be called after the fork.
         """
@@ -198,6 +198,11 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         self._ahead.share(*self._planned(world, epoch, sample_in_epoch, size, of_rank=True))
         following = self._planned(world, epoch + 1, 0, size, of_rank=True)
         return partial(self._ahead.begin, self.epoch_size, *following)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.epoch_size <= MOST_SENT:
+            plan_before_spawn(self, self._plan_for_workers)
+        return self.__dict__
 
     def _planned(
         self, world: World, epoch: int, sample_in_epoch: int, batch_size: int, *, of_rank: bool = False

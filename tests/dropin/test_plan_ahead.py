@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from mx8shards.order.mosaicml.epoch_plan import plan_epoch
 from mx8shards.order.mosaicml.epoch_settings import EpochSettings
@@ -117,6 +119,27 @@ def test_forked_workers_share_the_order_of_their_rank(
     assert [[i for batch in loader for i in batch["id"].tolist()] for _ in range(3)] == expected
     wait_until(lambda: len(planned) == 4)
     assert planned == [0, 1, 2, 3]  # each once, and the next one ahead
+
+
+class PlannedByTheParent(StreamingDataset):
+    """Its workers cannot plan."""
+
+    def _planned(self, *arguments: Any, **settings: Any) -> tuple[Any, Callable[[], Any]]:
+        key, make = super()._planned(*arguments, **settings)
+        return key, make if get_worker_info() is None else pytest.fail
+
+
+def test_a_spawned_worker_gets_the_order_of_its_rank(numbers: Path) -> None:
+    dataset = PlannedByTheParent(local=str(numbers / "a"), batch_size=8, shuffle=True)
+    expected = epochs(make(numbers), 1, num_workers=1)
+    assert epochs(dataset, 1, num_workers=1, multiprocessing_context="spawn") == expected
+
+
+def test_other_copies_of_a_dataset_have_no_order(numbers: Path) -> None:
+    dataset = make(numbers)
+    dataset._plan_for_workers(2, 8)
+    assert dataset._ahead._shared is not None
+    assert pickle.loads(pickle.dumps(dataset))._ahead._shared is None
 
 
 def test_the_settings_of_a_forked_epoch_that_cannot_be_planned_are_an_error_of_its_workers(numbers: Path) -> None:
