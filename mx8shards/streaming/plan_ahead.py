@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -11,9 +12,11 @@ from multiprocessing.context import get_spawning_popen
 from threading import get_ident
 from typing import Any
 
+import torch
 from torch.utils.data import get_worker_info
 
 from mx8shards.loading.execution.threads import start_thread
+from mx8shards.loading.shared_epoch import shared as in_shared_memory
 from mx8shards.order.mosaicml.epoch_plan import EpochPlan
 
 MOST_SENT = 1 << 22  # samples: a spawned worker reads 16 MB sooner than it makes the order
@@ -31,6 +34,7 @@ class PlanAhead:
         self._made: Future[EpochPlan] | None = None
         self._is_first = True
         self._shared: tuple[Hashable, EpochPlan] | None = None
+        self._sent: torch.Tensor | None = None  # the pickled plan for spawned workers
 
     def share(self, key: Hashable, make: Make) -> None:
         """Have this plan ready for the workers that are forked after this.
@@ -40,7 +44,7 @@ class PlanAhead:
             make: A function that makes it.
         """
         if self.shared(key) is None:
-            self._shared = key, self.take(key, make)
+            self._shared, self._sent = (key, self.take(key, make)), None
 
     def shared(self, key: Hashable) -> EpochPlan | None:
         """The plan with this key that the process shares from which this one was forked.
@@ -83,13 +87,16 @@ class PlanAhead:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process plans for itself. Only a worker that is being spawned gets the plan that is shared."""
-        shared = self._shared if get_spawning_popen() is not None else None
-        return _of_worker, (shared if shared is not None and len(shared[1]) <= MOST_SENT else None,)
+        if get_spawning_popen() is None or self._shared is None or len(self._shared[1]) > MOST_SENT:
+            return PlanAhead, ()
+        if self._sent is None:  # in shared memory: a worker reads its pipe only when it has imported torch
+            self._sent = in_shared_memory(torch.frombuffer(bytearray(pickle.dumps(self._shared)), dtype=torch.uint8))
+        return _of_worker, (self._sent,)
 
 
-def _of_worker(shared: tuple[Hashable, EpochPlan] | None) -> PlanAhead:
+def _of_worker(sent: torch.Tensor) -> PlanAhead:
     found = PlanAhead()
-    found._shared = shared
+    found._shared = pickle.loads(sent.numpy().data)  # noqa: S301 - from the parent process
     return found
 
 
