@@ -224,11 +224,6 @@ class Writer:
         if scalars is not None:
             scalars.write(stored.scalars)
 
-    @property
-    def _ended_shards(self) -> list[MdsEntry]:
-        """The entries of the shards that were submitted. One that could not be stored raises its error here, too."""
-        return [*self._entries, *(running.result().entry for running in self._running)]
-
     # publishing -------------------------------------------------------------------------------------------------
 
     def set_metadata(self, metadata: Mapping[str, Any]) -> None:

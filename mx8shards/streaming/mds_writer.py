@@ -129,7 +129,8 @@ class MDSWriter:
     @property
     def shards(self) -> list[dict[str, Any]]:
         """What the index has of each shard that was ended. This waits until their files are written."""
-        return [entry.to_json() for entry in self._writer._ended_shards]
+        running = (each.result().entry for each in self._writer._running)  # an error is raised by `finish`, too
+        return [entry.to_json() for entry in (*self._writer._entries, *running)]
 
     def finish(self) -> None:
         """Publish what was written."""
