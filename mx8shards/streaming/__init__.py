@@ -36,16 +36,14 @@ _HOMES = {
     "StreamingDataLoader": "streaming_dataloader",
     "StreamingDataset": "streaming_dataset",
     "install": "installing",
+    "__version__": "_version",
 }
-_VERSION = "0.13.0"  # of MosaicML Streaming, whose classes these are: programs compare it
 _MODULES = ("base", "multimodal", "text", "vision")
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"mx8shards.streaming.{name}")
-    if name == "__version__":
-        return _VERSION
     if name not in _HOMES:
         raise AttributeError(f"module 'mx8shards.streaming' has no attribute {name!r}")
     value = getattr(import_module(f"mx8shards.streaming.{_HOMES[name]}"), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,9 @@ from mx8shards.streaming.mds_run import RunReader
 from mx8shards.streaming.mds_samples import MdsSamples
 from mx8shards.streaming.open_shards import OpenShards
 from mx8shards.streaming.shard_files import Row, ShardReader, ShardReaders
-from mx8shards.streaming.stream_opening import Samples
+
+if TYPE_CHECKING:
+    from mx8shards.streaming.stream_opening import Samples
 
 Ids = npt.NDArray[np.int64]
 

@@ -93,9 +93,11 @@ class CacheFollowing:
         """Whether a shard may have to be fetched again."""
         return bool(self._caches)
 
-    def needs(self, shard: int, position: int) -> bool:
-        """Whether the iteration needs a shard from this position on."""
-        return bool(self._uses.last[shard] >= position)
+    @property
+    def samples_in_cache(self) -> int:
+        """How many samples the cache with the lowest limit holds; all samples if each cache can keep its shards."""
+        parts = [each.eviction.limit_bytes / each.eviction.total_bytes for each in self._caches]
+        return int(min(parts, default=1.0) * len(self._samples))
 
     def at(self, position: int) -> None:
         """The iteration is at this position: shards that it has passed are closed, and may leave first."""

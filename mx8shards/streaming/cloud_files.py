@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from mx8shards.disk import operations, publish
 from mx8shards.errors import SettingError, shown
 from mx8shards.shards.links import absolute, is_url
 from mx8shards.streaming.stored_files import download_file, place_file, store_of
+
+_UNSUPPORTED = ("Alipan", "DBFS", "Databricks", "DatabricksUnityCatalog", "OCI", "SFTP")
+
+
+def refuse_store(module: str, name: str) -> NoReturn:
+    """Raise ImportError for the class of a store that is not supported, and AttributeError for another name.
+
+    Args:
+        module: The module that has no such name.
+        name: The name, such as `"SFTPDownloader"`.
+    """
+    if name in {f"{store}{kind}" for store in _UNSUPPORTED for kind in ("Downloader", "Uploader")}:
+        hint = "mount the store, and give the path of a directory instead of a URL"
+        raise ImportError(f"{name} is left out, as its store is not supported: {hint}")
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
 class CloudDownloader:

@@ -17,6 +17,10 @@ class WrongTypeError(SchemaError, AttributeError):
     """A value does not fit the encoding of its column."""
 
 
+class OutOfRangeError(WrongTypeError, OverflowError):
+    """An int does not fit the encoding of its column."""
+
+
 class EmptyStreamError(ShardsError, RuntimeError):
     """A stream has no samples."""
 

@@ -12,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 
 from mx8shards.errors import SchemaError, SettingError, shown
-from mx8shards.format import codec
+from mx8shards.format import codec, scalars
 from mx8shards.format.encodings import built_in_encoding
 from mx8shards.format.images import Items
-from mx8shards.streaming.compatible_errors import WrongTypeError
+from mx8shards.streaming.compatible_errors import OutOfRangeError, WrongTypeError
 from mx8shards.streaming.payload_decoders import decoder_of
 
 
@@ -64,11 +64,13 @@ class Adapted:
 
 
 def encoded(coder: codec.Encoding, value: Any) -> bytes:
-    """The payload of a value; an AttributeError, as Streaming raises, for one that does not fit the encoding."""
+    """The payload of a value. For one that does not fit: an AttributeError or, if it is too large, an OverflowError."""
     try:
         return coder.encode(value)
     except SchemaError as error:
-        raise WrongTypeError(expected=error.expected, found=error.found, hint=error.hint) from error
+        is_int = isinstance(value, int | np.integer) and isinstance(coder, scalars.Int | scalars.Number)
+        kind = OutOfRangeError if is_int else WrongTypeError
+        raise kind(expected=error.expected, found=error.found, hint=error.hint) from error
 
 
 class _BuiltIn(Encoding):

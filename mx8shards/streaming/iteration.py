@@ -13,14 +13,16 @@ from mx8shards.order.mosaicml.epoch_plan import EpochPlan
 from mx8shards.order.orders import PADDING
 from mx8shards.order.permutation import Ids
 from mx8shards.streaming.all_samples import AllSamples
-from mx8shards.streaming.cache_following import CacheFollowing
-from mx8shards.streaming.shards_ahead import ShardsAhead
 from mx8shards.streaming.worker_samples import worker_runs
 from mx8shards.streaming.world import World
 
 _LEAST = 8  # reading one sample takes as long as what is done once for all samples of a shard
 _LEAST_RUN, _MOST_RUN = 1 << 5, 1 << 10  # samples between two looks at the shards that are needed next
 _LOOKS = 4  # looks while `predownload` samples are read, so that little more is fetched than was asked for
+# A cache with a limit learns at each look where the iteration is. If a worker read a large part of what the cache holds
+# between two looks, it would not know which shards are needed next, and evict these: five times as many were fetched.
+# At each look, all shards of the samples ahead are looked at, as they may have been evicted.
+_PARTS = 4
 
 
 def samples_of(
@@ -39,8 +41,15 @@ def samples_of(
         for ids in worker_runs(plan, world):
             yield from read_samples(samples, ids[ids != PADDING], get)
         return
-    run = max(_LEAST_RUN, min(predownload // _LOOKS, _MOST_RUN))
+    from mx8shards.streaming.cache_following import CacheFollowing  # here, as a spawned worker is to import little
+    from mx8shards.streaming.shards_ahead import ShardsAhead
+
     following = CacheFollowing(samples, worker_runs(plan, world))
+    run = max(_LEAST_RUN, min(predownload // _LOOKS, _MOST_RUN))
+    if following.evicts:
+        room = following.samples_in_cache // world.workers_per_node
+        run = max(1, min(run, room // _PARTS))
+        predownload = max(0, min(predownload, room - run))
     ahead = ShardsAhead(samples, worker_runs(plan, world, run), predownload + run, following)
     try:
         position = 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mx8shards.errors import SettingError, one_of, shown
 from mx8shards.streaming.abbreviated_numbers import bytes_to_int, number_abbrev_to_int
-from mx8shards.streaming.split_samples import SplitSamples
 from mx8shards.streaming.stream import Stream
-from mx8shards.streaming.stream_opening import Samples
+
+if TYPE_CHECKING:
+    from mx8shards.streaming.stream_opening import Samples
 
 SAMPLING_METHODS = ("balanced", "fixed")
 BATCHING_METHODS = ("random", "stratified", "per_stream", "device_per_stream")
@@ -54,6 +56,8 @@ def limit_of(cache_limit: int | str | None) -> int | None:
 
 def check_limit(limit: int, streams: Sequence[Stream], samples: Sequence[Samples]) -> None:
     """SettingError for a limit of the cache without room for the indices, or for four shards: as in Streaming."""
+    from mx8shards.streaming.split_samples import SplitSamples
+
     indices = sum(stream.get_index_size() for stream in streams)
     for stream, each in zip(streams, samples, strict=True):
         if stream.source is not None and isinstance(each, SplitSamples):

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from mx8shards.streaming.all_samples import AllSamples
 from mx8shards.streaming.dataset_facts import SampleFacts
 from mx8shards.streaming.stream import Stream
-from mx8shards.streaming.stream_opening import open_stream
+from mx8shards.streaming.stream_opening import open_streams
 
 
 class LocalDataset(SampleFacts, Dataset[Any]):
@@ -25,7 +25,7 @@ class LocalDataset(SampleFacts, Dataset[Any]):
         self.local = local
         self.split = split or ""
         stream = Stream(local=local, split=split)
-        self._samples = AllSamples([open_stream(stream, cache_limit=None, allow_unsafe_types=allow_unsafe_types)])
+        self._samples = AllSamples(open_streams([stream], cache_limit=None, allow_unsafe_types=allow_unsafe_types))
 
     def __len__(self) -> int:
         return len(self._samples)

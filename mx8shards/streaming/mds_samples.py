@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import SettingError
 from mx8shards.format.columns import Columns
-from mx8shards.remote.provider import RemoteFiles
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.providers import Eviction
 from mx8shards.shards.shard import Shard
@@ -18,6 +17,9 @@ from mx8shards.shards.snapshots import INDEX
 from mx8shards.streaming.mds_rows_of_shard import MdsRows
 from mx8shards.streaming.payload_decoders import Decoder, decoders_of, refuse_unsafe
 from mx8shards.streaming.shard_files import Row, ShardReader
+
+if TYPE_CHECKING:
+    from mx8shards.remote.provider import RemoteFiles
 
 
 class MdsSamples:
@@ -85,16 +87,23 @@ class MdsSamples:
     def last_read(self, i: int) -> float | None:
         """When the local copy of shard `i` was read last; None if there is none, or the stream is local."""
         there = [path.stat().st_atime for path in self._paths(i) if path.is_file()]
-        return max(there, default=None) if isinstance(self.shards.provider_of(i), RemoteFiles) else None
+        return max(there, default=None) if self._mirror_of(i) is not None else None
 
     def evict(self, i: int) -> None:
         """Remove the local copy of shard `i`; SettingError if it may be the only one."""
-        provider = self.shards.provider_of(i)
-        if not isinstance(provider, RemoteFiles):
+        mirror = self._mirror_of(i)
+        if mirror is None:
             raise SettingError(
                 subject="evict_shard", expected="a shard with a remote", found=f"shard {i} of {self.root}"
             )
-        provider.evict(self._index.entry(i))
+        mirror.evict(self._index.entry(i))
+
+    def _mirror_of(self, i: int) -> RemoteFiles | None:
+        """What fetches shard `i`; None if it is local."""
+        from mx8shards.remote.provider import RemoteFiles  # here, as a worker with local shards is to import little
+
+        provider = self.shards.provider_of(i)
+        return provider if isinstance(provider, RemoteFiles) else None
 
     def _paths(self, i: int) -> list[Path]:
         entry = self._index.entry(i)

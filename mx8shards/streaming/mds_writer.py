@@ -126,6 +126,12 @@ class MDSWriter:
         """The bytes of each sample of the current shard."""
         return self._writer._new_samples
 
+    @property
+    def shards(self) -> list[dict[str, Any]]:
+        """What the index has of each shard that was ended. This waits until their files are written."""
+        running = (each.result().entry for each in self._writer._running)  # an error is raised by `finish`, too
+        return [entry.to_json() for entry in (*self._writer._entries, *running)]
+
     def finish(self) -> None:
         """Publish what was written."""
         self._writer.finish()

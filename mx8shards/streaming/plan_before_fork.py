@@ -1,7 +1,8 @@
-"""How do forked workers of a DataLoader share the plan of an epoch? The parent makes it right before the first fork.
+"""How do workers of a DataLoader share the plan of an epoch? The parent makes it right before the first one starts.
 
 A DataLoader does not tell a dataset that it is about to start workers. But they are forked from within its iterator's
 constructor, whose frame has the loader. What a forked process inherits takes no memory until one of them writes to it.
+To a spawned process, a plan that is not large is sent with the dataset.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.context import get_spawning_popen
 from multiprocessing.popen_fork import Popen
 from types import CodeType, FrameType
 from typing import Any
@@ -49,8 +51,23 @@ def share_plans(kind: type, plan: Plan) -> None:
     _plans[kind] = plan
 
 
+def plan_before_spawn(dataset: Any, plan: Callable[[int, int], object]) -> None:
+    """If a DataLoader is about to spawn its first worker, for which it pickles this dataset, make the plan.
+
+    Errors are ignored: the workers raise them again.
+
+    Args:
+        dataset: The dataset that is being pickled.
+        plan: A function that makes the plan, from the number of workers and the batch size.
+    """
+    loader, worker = _starting() or (None, 0)
+    if loader is not None and loader.dataset is dataset and worker == 0 and get_spawning_popen() is not None:
+        with suppress(Exception):
+            plan(loader.num_workers, loader.batch_size or 1)
+
+
 def _starting() -> tuple[Any, int] | None:
-    """The DataLoader that forks a worker right now, and the worker's number; None if none does."""
+    """The DataLoader that starts a worker right now, and the worker's number; None if none does."""
     frame = _caller(sys._getframe(), _START)
     found = {} if frame is None else frame.f_locals
     return (found["loader"], found["i"]) if {"loader", "i"} <= set(found) else None

@@ -1,40 +1,54 @@
-"""How is a stream opened: from its local directory, a mirror of its remote, or in another format than MDS?"""
+"""How is a stream opened: from its local directory, a mirror of its remote, or in another format than MDS?
+
+Each worker that a DataLoader spawns imports this. What only remote streams or other formats need is imported there.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mx8shards.errors import FormatError, RemoteError, SettingError, shown
 from mx8shards.format.index import parse_index
-from mx8shards.remote.eviction import Limit
 from mx8shards.shards.links import RemoteLink, is_url, parse_any
 from mx8shards.shards.open_shard import ProvidedSnapshot, Shards
 from mx8shards.shards.providers import LocalFiles, Provider
 from mx8shards.shards.snapshots import INDEX, Snapshot, current, current_bytes, snapshot_id
 from mx8shards.streaming.compatible_errors import MissingIndexError
 from mx8shards.streaming.mds_samples import MdsSamples
-from mx8shards.streaming.own_decompression import OwnDecompression
 from mx8shards.streaming.shard_files import Row, ShardReader
-from mx8shards.streaming.split_entries import has_other_formats
-from mx8shards.streaming.split_files import SplitFiles
-from mx8shards.streaming.split_samples import SplitSamples
 from mx8shards.streaming.stream import Stream, require_hash
 
-Samples = MdsSamples | SplitSamples
+if TYPE_CHECKING:
+    from mx8shards.remote.eviction import Limit
+    from mx8shards.streaming.split_samples import SplitSamples
+
+    Samples = MdsSamples | SplitSamples
 
 
-def open_stream(stream: Stream, *, cache_limit: Limit | None, allow_unsafe_types: bool) -> Samples:
-    """The samples of a stream.
+def open_streams(streams: Sequence[Stream], *, cache_limit: int | None, allow_unsafe_types: bool) -> list[Samples]:
+    """The samples of each stream.
 
     Args:
-        stream: The stream, with all its settings.
-        cache_limit: The most bytes of shards to keep of a remote, which several streams may share.
+        streams: The streams, with all their settings.
+        cache_limit: The most bytes of shards to keep of all their remotes together.
         allow_unsafe_types: Also read columns whose decoding runs code.
     """
+    limit = None if cache_limit is None else _limit_of(cache_limit)
+    return [_open_stream(stream, limit, allow_unsafe_types=allow_unsafe_types) for stream in streams]
+
+
+def _limit_of(cache_limit: int) -> Limit:
+    from mx8shards.remote.eviction import Limit
+
+    return Limit(cache_limit)
+
+
+def _open_stream(stream: Stream, cache_limit: Limit | None, *, allow_unsafe_types: bool) -> Samples:
+    """The samples of a stream."""
     remote = stream.source
     if remote is None and not (stream.directory / INDEX).exists():
         message = f"no `remote` is given, and there is no local {INDEX}"
@@ -45,9 +59,7 @@ def open_stream(stream: Stream, *, cache_limit: Limit | None, allow_unsafe_types
         data = _other_index(stream)
         if data is None:
             raise
-        keep_zip = bool(stream.keep_zip)
-        files = SplitFiles(stream.directory, _source_url(remote), stream.deadline_s, keep_zip=keep_zip)
-        return SplitSamples(files, data, stream.local, stream.split, validate_hash=stream.validate_hash)
+        return _other_samples(stream, data)
     if stream.validate_hash:
         index = opened.snapshot.index
         for kind in index.kinds:
@@ -56,8 +68,22 @@ def open_stream(stream: Stream, *, cache_limit: Limit | None, allow_unsafe_types
     return MdsSamples(shards, stream.local, stream.split, allow_unsafe_types=allow_unsafe_types)
 
 
+def _other_samples(stream: Stream, index: bytes) -> SplitSamples:
+    """The samples of a stream of another format than MDS."""
+    from mx8shards.streaming.split_files import SplitFiles
+    from mx8shards.streaming.split_samples import SplitSamples
+
+    url = None if stream.source is None else _link(stream.source).url
+    files = SplitFiles(stream.directory, url, stream.deadline_s, keep_zip=bool(stream.keep_zip))
+    return SplitSamples(files, index, stream.local, stream.split, validate_hash=stream.validate_hash)
+
+
 def open_entries(root: Path, index: bytes) -> Samples:
     """The samples of local shards that this index names, whatever index.json is in their directory."""
+    from mx8shards.streaming.split_entries import has_other_formats
+    from mx8shards.streaming.split_files import SplitFiles
+    from mx8shards.streaming.split_samples import SplitSamples
+
     if has_other_formats(index):
         return SplitSamples(SplitFiles(root, None, 0.0, keep_zip=True), index, str(root), "")
     snapshot = Snapshot(root, snapshot_id(index), parse_index(index), kept=False)
@@ -110,7 +136,7 @@ def _local(stream: Stream) -> ProvidedSnapshot:
     snapshot = current(stream.directory)
     provider: Provider = LocalFiles(snapshot, None, check=False)
     if stream.decompresses_itself:
-        provider = OwnDecompression(provider, snapshot, stream)
+        provider = _own_decompression(provider, snapshot, stream)
     return ProvidedSnapshot(snapshot, "structure", provider)
 
 
@@ -130,8 +156,14 @@ def _mirror(stream: Stream, cache_limit: Limit | None) -> ProvidedSnapshot:
             deadline_s=stream.deadline_s,
         )
     if stream.decompresses_itself:
-        return opened._replace(provider=OwnDecompression(opened.provider, opened.snapshot, stream))
+        return opened._replace(provider=_own_decompression(opened.provider, opened.snapshot, stream))
     return opened
+
+
+def _own_decompression(inner: Provider, snapshot: Snapshot, stream: Stream) -> Provider:
+    from mx8shards.streaming.own_decompression import OwnDecompression
+
+    return OwnDecompression(inner, snapshot, stream)
 
 
 @contextmanager
@@ -153,14 +185,11 @@ def _link(remote: str) -> RemoteLink:
     return found if isinstance(found, RemoteLink) else RemoteLink(f"file://{found.root}")
 
 
-def _source_url(remote: str | None) -> str | None:
-    return None if remote is None else _link(remote).url
-
-
 def _other_index(stream: Stream) -> bytes | None:
     """The index of a stream that has shards of other formats than MDS; None if it has none, or cannot be read."""
     from mx8shards.format.index import MAX_INDEX_BYTES
     from mx8shards.remote.provider import connect
+    from mx8shards.streaming.split_entries import has_other_formats
 
     here = data = current_bytes(stream.directory)
     if stream.source is not None:

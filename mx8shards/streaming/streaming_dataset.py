@@ -16,7 +16,6 @@ from mx8shards.order.mosaicml.epoch_settings import EpochSettings, default_block
 from mx8shards.order.mosaicml.resampling import resampled
 from mx8shards.order.mosaicml.stream_weights import StreamShares
 from mx8shards.order.mosaicml.training_world import Reader
-from mx8shards.remote.eviction import Limit
 from mx8shards.streaming.all_samples import AllSamples
 from mx8shards.streaming.compatible_errors import EmptyStreamError
 from mx8shards.streaming.dataset_facts import StreamFacts
@@ -29,12 +28,11 @@ from mx8shards.streaming.iteration_settings import (
     samples_per_epoch,
 )
 from mx8shards.streaming.loader_batch import batch_size_of_dataloader
-from mx8shards.streaming.native_loader import loader_batch_size, native_loader
-from mx8shards.streaming.plan_ahead import PlanAhead
-from mx8shards.streaming.plan_before_fork import share_plans
+from mx8shards.streaming.plan_ahead import MOST_SENT, PlanAhead
+from mx8shards.streaming.plan_before_fork import plan_before_spawn, share_plans
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
 from mx8shards.streaming.stream import Stream
-from mx8shards.streaming.stream_opening import open_stream
+from mx8shards.streaming.stream_opening import open_streams
 from mx8shards.streaming.streams_registry import made_stream
 from mx8shards.streaming.world import World
 
@@ -146,8 +144,7 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         self.initial_physical_nodes: int | None = None
         self.streams, self.num_streams = streams, len(streams)
         limit = self.cache_limit = limit_of(self.cache_limit)
-        shared, unsafe = Limit(limit) if limit else None, self.allow_unsafe_types
-        opened = [open_stream(stream, cache_limit=shared, allow_unsafe_types=unsafe) for stream in streams]
+        opened = open_streams(streams, cache_limit=limit, allow_unsafe_types=self.allow_unsafe_types)
         self._samples = AllSamples(opened)
         _require_samples(self._samples, streams)
         if limit:
@@ -191,7 +188,7 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         yield from samples_of(self._samples, plan, world, self.predownload, get)
 
     def _plan_for_workers(self, workers: int, batch_size: int) -> Callable[[], None]:
-        """Make the next iteration's plan, which forked workers share, instead of making one each.
+        """Make the next iteration's plan, which workers share, instead of making one each.
 
         Returns a function that begins to make the plan of the iteration after that, to be called after the fork.
         """
@@ -201,6 +198,11 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         self._ahead.share(*self._planned(world, epoch, sample_in_epoch, size, of_rank=True))
         following = self._planned(world, epoch + 1, 0, size, of_rank=True)
         return partial(self._ahead.begin, self.epoch_size, *following)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.epoch_size <= MOST_SENT:
+            plan_before_spawn(self, self._plan_for_workers)
+        return self.__dict__
 
     def _planned(
         self, world: World, epoch: int, sample_in_epoch: int, batch_size: int, *, of_rank: bool = False
@@ -309,6 +311,8 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
             settings: Arguments of `mx8shards.Loader` other than those that follow from this dataset, such as `columns`,
                 `decode`, `transform`, `device` and `memory`; `batch_size` if this dataset has none.
         """
+        from mx8shards.streaming.native_loader import loader_batch_size, native_loader  # it imports much
+
         begin = self._upcoming()
         return native_loader(
             self._samples,

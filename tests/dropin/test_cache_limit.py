@@ -13,6 +13,7 @@ import pytest
 from torch.utils.data import DataLoader, Subset
 
 from mx8shards.errors import RemoteError, SettingError
+from mx8shards.remote import fetching
 from mx8shards.remote.eviction import Limit, Room
 from mx8shards.remote.stamps import Stamps
 from mx8shards.streaming import Stream, StreamingDataset
@@ -123,6 +124,24 @@ def test_an_order_with_few_shards_at_a_time_fetches_each_once_an_epoch(source: P
         counts.append(provider.fetched.shards - before)
     assert counts[0] == dataset.num_shards
     assert max(counts[1:]) <= dataset.num_shards - 3  # of the six that are here, those needed first stayed
+
+
+def test_workers_with_little_room_fetch_few_shards_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, fetch = tmp_path / "fetched", fetching.fetch
+
+    def logged(*arguments: Any, **settings: Any) -> Path:
+        with log.open("a") as file:
+            file.write("1")
+        return fetch(*arguments, **settings)
+
+    monkeypatch.setattr(fetching, "fetch", logged)
+    dataset = whole(source, tmp_path / "cache", 6 * largest(source), shuffle=True, shuffle_block_size=200)
+    loader = DataLoader(dataset, batch_size=4, num_workers=2, collate_fn=ids_of, multiprocessing_context="fork")
+    assert sorted(i for batch in loader for i in batch) == list(range(800))
+    # A window of the shuffle is as large as the limit. About 22 are fetched, as without workers.
+    assert dataset.num_shards <= len(log.read_text()) <= 2 * dataset.num_shards
 
 
 def test_a_limit_has_room_for_four_shards(source: Path, large: Path, tmp_path: Path) -> None:

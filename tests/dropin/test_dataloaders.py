@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +327,21 @@ def test_datasets_that_are_dropped_leave_descriptors_and_memory_flat(
     assert after[1] <= maps + 8
     assert after[2] <= memory + max(1 << 20, 400 * count)  # malloc keeps some pages
     assert multiprocessing.active_children() == []
+
+
+READS = """
+import sys
+from mx8shards.streaming import StreamingDataLoader, StreamingDataset
+for batch in StreamingDataLoader(StreamingDataset(local=sys.argv[1], batch_size=8, shuffle=True), batch_size=8):
+    pass
+print(*sys.modules)
+"""
+
+
+def test_reading_local_shards_imports_little(numbers: Path) -> None:
+    """Each worker that is spawned imports it again, which counts beside torch."""
+    run = [sys.executable, "-c", READS, str(numbers / "a")]
+    imported = subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
+    rooms = {name.split(".")[1] for name in imported if name.startswith("mx8shards.")}
+    assert rooms == {"disk", "errors", "format", "loading", "order", "shards", "streaming"}
+    assert not {"numba", "obstore", "PIL", "mx8shards.streaming.split_samples"} & set(imported)

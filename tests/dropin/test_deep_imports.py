@@ -24,6 +24,7 @@ from tests.dropin.conftest import sample
 # Each module of Streaming, with the names that programs import from it.
 NAMES = {
     "": "CSVWriter JSONWriter LocalDataset MDSWriter Stream StreamingDataLoader StreamingDataset TSVWriter XSVWriter",
+    "_version": "__version__",
     "base": "LocalDataset MDSWriter Stream StreamingDataLoader StreamingDataset array batching dataset util",
     "base.array": "Array",
     "base.batching": "batching_methods generate_work",
@@ -69,9 +70,13 @@ NAMES = {
     "base.shuffle.py1s": "get_shuffle_py1s",
     "base.shuffle.py2s": "get_shuffle_py2s",
     "base.spanner": "Spanner",
-    "base.storage": "CloudDownloader CloudUploader",
-    "base.storage.download": "CloudDownloader",
-    "base.storage.upload": "CloudUploader",
+    "base.storage": "AzureDataLakeDownloader AzureDataLakeUploader AzureDownloader AzureUploader CloudDownloader "
+    "CloudUploader GCSDownloader GCSUploader HFDownloader HFUploader LocalDownloader LocalUploader S3Downloader "
+    "S3Uploader",
+    "base.storage.download": "AzureDataLakeDownloader AzureDownloader CloudDownloader GCSDownloader HFDownloader "
+    "LocalDownloader S3Downloader",
+    "base.storage.upload": "AzureDataLakeUploader AzureUploader CloudUploader GCSUploader HFUploader LocalUploader "
+    "S3Uploader",
     "base.stream": "Stream streams_registry",
     "base.util": "bytes_to_int clean_stale_shared_memory get_import_exception_message get_list_arg get_local_rank "
     "maybe_init_dist merge_index number_abbrev_to_int retry wait_for_file_to_exist",
@@ -130,6 +135,15 @@ def test_all_these_names_are_names_of_streaming(streaming: Any) -> None:
     pairs = [pair for pair in PAIRS if "converters" not in pair[0]]  # these import pandas
     for module, name in pairs:
         assert hasattr(importlib.import_module(f"streaming.{module}".rstrip(".")), name), (module, name)
+
+
+@pytest.mark.parametrize("module", ["", ".download", ".upload"])
+def test_classes_of_stores_that_are_left_out_say_how_to_read_them(module: str) -> None:
+    name = "OCIDownloader" if module == ".download" else "OCIUploader"
+    storage = importlib.import_module(f"mx8shards.streaming.base.storage{module}")
+    with pytest.raises(ImportError, match=f"^{name} is left out, as its store is not supported: mount"):
+        getattr(storage, name)
+    assert not hasattr(storage, "Another")
 
 
 # what the names do ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from decimal import Decimal
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,51 @@ def test_classes_of_numbers_and_arrays_have_their_sizes() -> None:
     with pytest.raises(AttributeError) as caught:
         NDArray("uint8").encode([1])
     assert isinstance(caught.value, SchemaError)
+
+
+REFUSED: dict[str, tuple[str, str, Any, type[Exception]]] = {
+    "a large int": ("UInt8", "uint8", 300, OverflowError),
+    "a negative int": ("UInt16", "uint16", -1, OverflowError),
+    "an int of more than 64 bits": ("Int", "int", 1 << 70, OverflowError),
+    "text for an int": ("Int", "int", "3", AttributeError),
+    "bytes for text": ("Str", "str", 3, AttributeError),
+    "another shape": ("NDArray", "ndarray:int16:2", np.zeros(3, np.int16), ValueError),
+    "another dtype": ("NDArray", "ndarray:int16:2", np.zeros(2, np.int32), ValueError),
+}
+
+
+@pytest.mark.streaming
+@pytest.mark.parametrize(("name", "text", "value", "error"), REFUSED.values(), ids=REFUSED)
+def test_values_that_do_not_fit_raise_streamings_exceptions(
+    name: str, text: str, value: Any, error: type[Exception], streaming: Any
+) -> None:
+    for library in ("mx8shards.streaming", "streaming"):
+        encodings = import_module(f"{library}.base.format.mds.encodings")
+        kind = getattr(encodings, name)
+        made = kind.from_str(text.partition(":")[2]) if ":" in text else kind()
+        with pytest.raises(error):
+            made.encode(value)
+        with pytest.raises(error):
+            encodings.mds_encode(text, value)
+
+
+class Short(Encoding):
+    size = 4
+
+    def encode(self, obj: Any) -> bytes:
+        return bytes(3)
+
+    def decode(self, data: bytes) -> Any:
+        return data
+
+
+def test_a_payload_of_another_size_is_a_key_error_as_in_streaming(tmp_path: Path) -> None:
+    _encodings["short"] = Short
+    with MDSWriter(out=str(tmp_path), columns={"x": "short"}) as writer:
+        for write in (writer.write, writer.encode_sample):
+            with pytest.raises(KeyError, match="expected 4 bytes, got 3") as caught:
+                write({"x": None})
+            assert isinstance(caught.value, SchemaError)
 
 
 def test_classes_of_pictures_keep_them() -> None:

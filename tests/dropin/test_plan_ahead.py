@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
+import subprocess
+import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from mx8shards.order.mosaicml.epoch_plan import plan_epoch
 from mx8shards.order.mosaicml.epoch_settings import EpochSettings
@@ -55,6 +59,44 @@ def test_a_changed_setting_gives_another_order(numbers: Path, small_ones: None) 
     assert epochs(dataset, 1)[0] == epochs(other, 1)[0][16:]
 
 
+EXITS_WHILE_PLANNING = """
+import atexit
+
+atexit.register(lambda: print("given up:", isinstance(making.exception(), SystemExit)))  # called after later handlers
+
+import numpy as np
+from mx8shards.loading.execution import threads
+from mx8shards.order.mosaicml.epoch_plan import plan_epoch
+from mx8shards.order.mosaicml.epoch_settings import EpochSettings
+from mx8shards.order.mosaicml.stream_weights import StreamWeight, resolve_streams
+from mx8shards.order.mosaicml.training_world import World
+from mx8shards.streaming.plan_ahead import PlanAhead
+
+threads.JOIN_S = 600.0  # a busy machine takes long to give it up, too
+sizes = np.full(1000, 10**6)
+settings = EpochSettings(
+    samples_per_shard=sizes,
+    shards_per_stream=np.array([len(sizes)]),
+    shares=resolve_streams([StreamWeight()], np.array([sizes.sum()]), None, 0),
+    batch_size=1,
+    num_canonical_nodes=1,
+    shuffle=True,
+)
+ahead = PlanAhead()
+ahead.begin(int(sizes.sum()), "key", lambda: plan_epoch(settings, World(), 0))
+making = ahead._made
+DROPPED
+print("planning:", not making.done())
+"""
+
+
+@pytest.mark.parametrize("dropped", ["", "del ahead"], ids=["with the dataset", "without the dataset"])
+def test_a_process_that_ends_gives_up_the_order_of_the_next_epoch(dropped: str) -> None:
+    code = EXITS_WHILE_PLANNING.replace("DROPPED", dropped)  # of a billion samples, which takes minutes
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("planning: True\ngiven up: True\n", "")
+
+
 def test_an_error_is_raised_when_its_epoch_begins(numbers: Path, small_ones: None) -> None:
     dataset = make(numbers)
     epochs(dataset, 1)
@@ -82,6 +124,27 @@ def test_forked_workers_share_the_order_of_their_rank(
     assert [[i for batch in loader for i in batch["id"].tolist()] for _ in range(3)] == expected
     wait_until(lambda: len(planned) == 4)
     assert planned == [0, 1, 2, 3]  # each once, and the next one ahead
+
+
+class PlannedByTheParent(StreamingDataset):
+    """Its workers cannot plan."""
+
+    def _planned(self, *arguments: Any, **settings: Any) -> tuple[Any, Callable[[], Any]]:
+        key, make = super()._planned(*arguments, **settings)
+        return key, make if get_worker_info() is None else pytest.fail
+
+
+def test_a_spawned_worker_gets_the_order_of_its_rank(numbers: Path) -> None:
+    dataset = PlannedByTheParent(local=str(numbers / "a"), batch_size=8, shuffle=True)
+    expected = epochs(make(numbers), 1, num_workers=1)
+    assert epochs(dataset, 1, num_workers=1, multiprocessing_context="spawn") == expected
+
+
+def test_other_copies_of_a_dataset_have_no_order(numbers: Path) -> None:
+    dataset = make(numbers)
+    dataset._plan_for_workers(2, 8)
+    assert dataset._ahead._shared is not None
+    assert pickle.loads(pickle.dumps(dataset))._ahead._shared is None
 
 
 def test_the_settings_of_a_forked_epoch_that_cannot_be_planned_are_an_error_of_its_workers(numbers: Path) -> None:
