@@ -46,11 +46,12 @@ def samples_of(
 
     following = CacheFollowing(samples, worker_runs(plan, world))
     run = max(_LEAST_RUN, min(predownload // _LOOKS, _MOST_RUN))
-    if following.evicts:
+    distance = predownload + run
+    if following.evicts:  # what is fetched ahead takes the room of shards that could stay
         room = following.samples_in_cache // world.workers_per_node
-        run = max(1, min(run, room // _PARTS))
-        predownload = max(0, min(predownload, room - run))
-    ahead = ShardsAhead(samples, worker_runs(plan, world, run), predownload + run, following)
+        run = max(1, min(2 * run, room // _PARTS))
+        distance = min(predownload, room)
+    ahead = ShardsAhead(samples, worker_runs(plan, world, run), distance, following)
     try:
         position = 0
         for ids in worker_runs(plan, world, run):
