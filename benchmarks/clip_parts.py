@@ -14,6 +14,7 @@ from benchmarks import videos
 from benchmarks.adapters.ours_clips import FRAMES, SIZE
 from benchmarks.process import Measured, Numbers
 from mx8shards.format.packet_index import PacketIndex
+from mx8shards.kernels.boxes import DRAWS
 from mx8shards.media.clip_painting import ClipPainter, Painting
 from mx8shards.media.packet_plan import reach, stretches
 from mx8shards.media.picture_memory import LargeMemory, ThreadMemory
@@ -42,7 +43,7 @@ def _ours(index: PacketIndex, frames: int) -> Callable[[Any, int], None]:
     painting = Painting(ResizeCrop(SIZE)._settings(), "TCHW")
     out = np.zeros((1, frames, 3, SIZE, SIZE), np.uint8)
     memory = ThreadMemory(None, 64 << 20, LargeMemory(64 << 20))
-    painter = ClipPainter(painting, [out], index.facts, np.zeros((1, 8)), memory)
+    painter = ClipPainter(painting, [out], index.facts, np.zeros((1, DRAWS)), memory)
     stream = Stream.of(index)
     return lambda frame, number: painter.paint([(0, number)], planes_of(frame, stream))
 
