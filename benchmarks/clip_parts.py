@@ -22,7 +22,7 @@ from mx8shards.media.specs import ResizeCrop
 from mx8shards.media.video_decoders import Decoders
 from mx8shards.media.video_decoding import planes_of
 from mx8shards.media.video_index import index_video
-from mx8shards.media.video_memory import Stream
+from mx8shards.media.video_memory import CodecParameters
 
 _ENOUGH = 1 << 30
 
@@ -44,7 +44,7 @@ def _ours(index: PacketIndex, frames: int) -> Callable[[Any, int], None]:
     out = np.zeros((1, frames, 3, SIZE, SIZE), np.uint8)
     memory = ThreadMemory(None, 64 << 20, LargeMemory(64 << 20))
     painter = ClipPainter(painting, [out], index.facts, np.zeros((1, DRAWS)), memory)
-    stream = Stream.of(index)
+    stream = CodecParameters.of(index)
     return lambda frame, number: painter.paint([(0, number)], planes_of(frame, stream))
 
 
@@ -63,7 +63,7 @@ def opening(root: str, by: str, seconds: float) -> Numbers:
     """Processor time until a decoder can get the first packet of a clip in the middle of a video."""
     path = videos.files(Path(root))[0]
     index = _index(path)
-    stream = Stream.of(index)
+    stream = CodecParameters.of(index)
     middle = int(index.pts[index.frames[len(index.frames) // 2]])
 
     def ours(_: int) -> None:
