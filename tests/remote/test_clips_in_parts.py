@@ -354,7 +354,7 @@ def test_a_wait_for_blocks_is_a_wait_for_the_network(
 
 def test_blocks_that_do_not_come_within_the_read_timeout_are_an_error(server: FaultServer, tmp_path: Path) -> None:
     with (
-        opened(server, tmp_path / "mirror", deadline_s=20.0) as dataset,
+        opened(server, tmp_path / "mirror", deadline_s=5.0) as dataset,
         loader(dataset.clips("video", frames=4, random=1), batch_size=1, read_timeout_s=1.0) as batches,
     ):
         next(iter(batches))
