@@ -14,6 +14,7 @@ from benchmarks import videos
 from benchmarks.adapters.ours_clips import FRAMES, SIZE
 from benchmarks.process import Measured, Numbers
 from mx8shards.format.packet_index import PacketIndex
+from mx8shards.kernels.boxes import DRAWS
 from mx8shards.media.clip_painting import ClipPainter, Painting
 from mx8shards.media.packet_plan import reach, stretches
 from mx8shards.media.picture_memory import LargeMemory, ThreadMemory
@@ -21,7 +22,7 @@ from mx8shards.media.specs import ResizeCrop
 from mx8shards.media.video_decoders import Decoders
 from mx8shards.media.video_decoding import planes_of
 from mx8shards.media.video_index import index_video
-from mx8shards.media.video_memory import Stream
+from mx8shards.media.video_memory import CodecParameters
 
 _ENOUGH = 1 << 30
 
@@ -42,8 +43,8 @@ def _ours(index: PacketIndex, frames: int) -> Callable[[Any, int], None]:
     painting = Painting(ResizeCrop(SIZE)._settings(), "TCHW")
     out = np.zeros((1, frames, 3, SIZE, SIZE), np.uint8)
     memory = ThreadMemory(None, 64 << 20, LargeMemory(64 << 20))
-    painter = ClipPainter(painting, [out], index.facts, np.zeros((1, 8)), memory)
-    stream = Stream.of(index)
+    painter = ClipPainter(painting, [out], index.facts, np.zeros((1, DRAWS)), memory)
+    stream = CodecParameters.of(index)
     return lambda frame, number: painter.paint([(0, number)], planes_of(frame, stream))
 
 
@@ -62,7 +63,7 @@ def opening(root: str, by: str, seconds: float) -> Numbers:
     """Processor time until a decoder can get the first packet of a clip in the middle of a video."""
     path = videos.files(Path(root))[0]
     index = _index(path)
-    stream = Stream.of(index)
+    stream = CodecParameters.of(index)
     middle = int(index.pts[index.frames[len(index.frames) // 2]])
 
     def ours(_: int) -> None:

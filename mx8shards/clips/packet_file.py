@@ -26,14 +26,16 @@ from mx8shards.clips import refused_videos
 from mx8shards.clips.made_files import found_in, made_in, places_of
 from mx8shards.clips.refused_videos import Refused
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import DecodeError, FormatError, require, without_traceback
+from mx8shards.errors import DecodeError, FormatError, SchemaError, require, visible, without_traceback
 from mx8shards.format.packet_index import FORMAT, encode_packet_index
+from mx8shards.media.sniff import sniff
 from mx8shards.shards.cores import core_count
 from mx8shards.shards.open_shard import Shards
 
 MAGIC = b"MX8PKTS2"
 _NUMBER = struct.Struct("<Q")
 _AT_ONCE = 256  # videos that are read before their indices are written
+_PICTURES = ("JPEG", "PNG", "GIF", "BMP", "WebP", "AVIF", "HEIC", "TIFF")  # as `sniff` begins
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,10 @@ class PacketFile:
 
 
 def packet_file(shards: Shards, column: str) -> PacketFile:
-    """The file with the packet indices of a column of videos, made if it does not exist. Logs which have none."""
+    """The file with the packet indices of a column of videos, made if it does not exist. Logs which have none.
+
+    SchemaError if no sample is a video.
+    """
     version = require("av", "video").__version__
     places = places_of(shards, [FORMAT, column, version], ".packets")
     file = PacketFile(found_in(places) or made_in(places, partial(_pieces, shards, column)))
@@ -126,19 +131,41 @@ def _pieces(shards: Shards, column: str) -> Iterator[bytes]:
                 else:
                     yield found
                 offsets.append(offsets[-1] + (0 if isinstance(found, DecodeError) else len(found)))
+            _require_videos(shards, column, refused, some.stop)
     yield refused_videos.encode(refused)
     yield np.array(offsets, "<u8").tobytes()
     yield _NUMBER.pack(shards.samples)
+
+
+def _require_videos(shards: Shards, column: str, refused: Refused, count: int) -> None:
+    """SchemaError if none of the first `count` samples is a video, and they are all samples or begin with a picture."""
+    if refused.videos < count:
+        return
+    kind = sniff(_payload(shards, column, 0))
+    is_picture = kind.startswith(_PICTURES)
+    if count < shards.samples and not is_picture:
+        return
+    clips = "clips are for columns of videos"
+    raise SchemaError(
+        subject=f"column {column!r}",
+        expected="videos",
+        found=f"none in the first {count} samples; sample 0 is {kind or 'of an unknown format'}: "
+        + visible(refused.reasons[0]),
+        hint=f"{clips}; Loader(decode=…) decodes pictures, such as with mx8.CenterCrop(…)" if is_picture else clips,
+    )
+
+
+def _payload(shards: Shards, column: str, sample_id: int) -> bytes:
+    i, row = shards.locate(sample_id)
+    shard = shards.open_shard(i)
+    return bytes(shard.payloads(row, [shard.columns.names.index(column)])[0])
 
 
 def _index(shards: Shards, column: str, sample_id: int) -> bytes | DecodeError:
     """The packet index of one video, or the reason why clips cannot be decoded from it."""
     from mx8shards.media.video_index import index_video  # needs PyAV
 
-    i, row = shards.locate(sample_id)
-    shard = shards.open_shard(i)
-    video = shard.payloads(row, [shard.columns.names.index(column)])[0]
     try:
-        return encode_packet_index(index_video(bytes(video), decode=False).packets)
+        return encode_packet_index(index_video(_payload(shards, column, sample_id), decode=False).packets)
     except DecodeError as error:
         return without_traceback(error)

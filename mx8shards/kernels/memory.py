@@ -88,7 +88,6 @@ def _store_int64(_typing: Any, address: Any, value: Any) -> Any:
 store_int64 = cast(Callable[[Any, Any], None], _store_int64)
 
 
-@intrinsic
 def _prefetch(_typing: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -100,8 +99,9 @@ def _prefetch(_typing: Any, address: Any) -> Any:
     return types.void(types.uintp), generate
 
 
-# prefetch(address): fetch a cache line that is read soon. The address need not be mapped.
-prefetch = cast(Callable[[Any], None], _prefetch)
+@native(_prefetch)
+def prefetch(address: Any) -> None:
+    """Fetch the cache line at an address, which is read soon. It need not be mapped."""
 
 
 @intrinsic

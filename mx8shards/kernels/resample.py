@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.jit import BOOL, BYTES, FLOAT, INT, MEMORY, NOTHING, PAIR, array, helper, inner_kernel, tuple_of
-from mx8shards.kernels.memory import typed
+from mx8shards.kernels.memory import prefetch, typed
 
 Array = npt.NDArray[Any]
 Taps = tuple[Array, Array, Array]
@@ -24,6 +24,8 @@ Taps = tuple[Array, Array, Array]
 LANES = 16  # rows that `transpose` processes together; the rows that it writes have a multiple of this length
 STRIP = 256  # rows that are transposed and blended together: the transposed strip fits into a core's L2 cache
 BITS = 22  # fractional bits of a weight, as in Pillow
+ROWS_AHEAD = 8  # rows of a source that are prefetched: of a decoded frame, few lines are in the core's caches
+LINE_BYTES = 64
 
 _HALF = np.int32(1 << (BITS - 1))
 _ZERO = np.int32(0)
@@ -77,15 +79,30 @@ def compute_taps(
 # passes --------------------------------------------------------------------------------------------------------------
 
 
-@inner_kernel(NOTHING, ROWS, INT, INT, INT, _TAPS, array(np.int32), array(np.uint8, 2))
-def blend(rows: Array, start: int, left: int, width: int, taps: Taps, sums: Array, out: Array) -> None:
+@helper
+def prefetch_rows(rows: Array, begin: int, end: int, left: int, width: int) -> int:
+    """Prefetch columns [left, left + width) of rows [begin, end), as far as there are any; the row to go on with."""
+    end = min(end, len(rows))
+    for row in range(begin, end):
+        address = np.uint64(rows[row].ctypes.data + left)
+        for at in range(0, width, LINE_BYTES):
+            prefetch(address + np.uint64(at))
+    return max(begin, end)
+
+
+@inner_kernel(NOTHING, ROWS, INT, INT, INT, INT, _TAPS, array(np.int32), array(np.uint8, 2))
+def blend(rows: Array, start: int, left: int, width: int, ahead: int, taps: Taps, sums: Array, out: Array) -> None:
     """Compute each row of `out` as a weighted sum of rows; rows[0] has number `start` in the taps.
 
-    Only columns [left, left + width) of `rows` are used. `sums` is scratch for `width` sums.
+    Only columns [left, left + width) of `rows` are used. `sums` is scratch for `width` sums. `ahead` rows are
+    prefetched: 0 for rows that were just written.
     """
     firsts, counts, weights = taps
+    fetched = firsts[0] - start
     for j in range(len(firsts)):
         first = firsts[j] - start
+        if ahead > 0:
+            fetched = prefetch_rows(rows, fetched, first + counts[j] + ahead, left, width)
         last = first + counts[j] - 1
         new = out[j]
         if first == last:
@@ -118,12 +135,13 @@ def _interleave(one: Array, two: Array, three: Array, four: Array, out: Array) -
         out[at + np.uint64(3)] = four[i]
 
 
-@inner_kernel(NOTHING, ROWS, INT, INT, INT, MEMORY, INT, array(np.uint8, 2))
-def transpose(rows: Array, top: int, count: int, left: int, tile: Array, lane: int, out: Array) -> None:
+@inner_kernel(NOTHING, ROWS, INT, INT, INT, INT, MEMORY, INT, array(np.uint8, 2))
+def transpose(rows: Array, top: int, count: int, left: int, ahead: int, tile: Array, lane: int, out: Array) -> None:
     """Write len(out) columns from `left` on, of `count` rows from `top` on, to the rows of `out` from `lane` on.
 
     16 rows at a time are interleaved four by four, twice, which transposes them. If fewer rows are left, the last row
-    is repeated, so up to 15 bytes are written after the `count` values. `tile` is scratch: 32 bytes per column.
+    is repeated, so up to 15 bytes are written after the `count` values. `ahead` rows are prefetched: 0 for rows that
+    were just written. `tile` is scratch: 32 bytes per column.
     """
     width = len(out)
     last = top + count - 1
@@ -132,7 +150,10 @@ def transpose(rows: Array, top: int, count: int, left: int, tile: Array, lane: i
     quarter = 4 * width
     columns = typed(twice, np.uint64)
     words = typed(out, np.uint64)
+    fetched = top
     for strip in range(0, count, LANES):
+        if ahead > 0:
+            fetched = prefetch_rows(rows, fetched, min(top + strip + LANES + ahead, last + 1), left, width)
         for row in range(top + strip, top + strip + 4):
             at = (row - top - strip) * quarter
             _interleave(
@@ -253,15 +274,15 @@ def resize(
     for row in range(0, tall, strip):
         count = min(strip, tall - row)
         for source in range(start, stop):
-            rows, first, column = sources[source], top + row, left * channels
+            rows, first, column, ahead = sources[source], top + row, left * channels, ROWS_AHEAD
             if down_first:
                 part = down[0][row : row + count], down[1][row : row + count], down[2][row : row + count]
-                blend(rows, 0, column, length, part, sums, short)
-                rows, first, column = short, 0, 0
-            transpose(rows, first, count, column, tile, (source - start) * strip, columns)
-        blend(transposed.reshape(right - left, lanes), left, 0, lanes, across, sums, new)
+                blend(rows, 0, column, length, ahead, part, sums, short)
+                rows, first, column, ahead = short, 0, 0, 0
+            transpose(rows, first, count, column, ahead, tile, (source - start) * strip, columns)
+        blend(transposed.reshape(right - left, lanes), left, 0, lanes, 0, across, sums, new)
         for plane in range(planes):
-            transpose(new, 0, width, plane * strip, tile, 0, resized[plane, row : row + count])
+            transpose(new, 0, width, plane * strip, 0, tile, 0, resized[plane, row : row + count])
     if not down_first:
         for plane in range(planes):
-            blend(resized[plane], top, 0, width, down, sums, out[plane])
+            blend(resized[plane], top, 0, width, 0, down, sums, out[plane])

@@ -91,7 +91,8 @@ class Epoch(Iterator[Any]):
             now = time.perf_counter()
             compiled_s = min(compiling.seconds() - compiled_s, now - asked_at)
             self._at = self._assembly.plan.steps.after(self._epoch, result.position)
-            self._progress.delivered(result, self._at, now - asked_at, asked_at - self._given_at, compiled_s)
+            network_s = max(0.0, result.times.blocks_at - asked_at)
+            self._progress.delivered(result, self._at, now - asked_at, asked_at - self._given_at, compiled_s, network_s)
             self._given_at = now
             return result.batch
         self._end()

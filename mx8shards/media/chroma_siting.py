@@ -1,7 +1,8 @@
 """Where do the chroma samples of a video lie? By what its decoder gets first; PyAV does not tell.
 
 H.264 and HEVC have it in their sequence parameter sets, AV1 in its configuration. Other codecs are taken to be
-untagged, and so is what only the container says.
+untagged, and so is what only the container says. A VP9 stream has no field for it. The box vpcC in MP4 has one, but
+FFmpeg writes "at the top left" there if it does not know, so that most files have a wrong tag.
 """
 
 from __future__ import annotations

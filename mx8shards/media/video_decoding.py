@@ -132,19 +132,17 @@ def _decoded(stream: CodecParameters, part: Stretch, copy: Copy, context: Any) -
     context.flush_buffers()
     context.reorder_depth = stream.facts.reorder  # FFmpeg would guess it, and drop frames until its guess is right
     columns = part.packets, part.position, part.size, part.keyframe
-    for number, begin, size, keyframe in zip(*(column.tolist() for column in columns), strict=True):
-        packet = new_packet(size)
-        if not copy(begin, size, packet.buffer_ptr):
-            raise OSError("the file is shorter than it was, or cannot be read")
-        packet.pts = packet.dts = number
-        packet.is_keyframe = keyframe
-        with pyav_errors():
+    with pyav_errors():  # once for all packets: for each of them, it would take a twentieth of the time
+        for number, begin, size, keyframe in zip(*(column.tolist() for column in columns), strict=True):
+            packet = new_packet(size)
+            if not copy(begin, size, packet.buffer_ptr):
+                raise OSError("the file is shorter than it was, or cannot be read")
+            packet.pts = packet.dts = number
+            packet.is_keyframe = keyframe
             frames = context.decode(packet)
-        yield from frames
-        del frames  # they are memory of the decoder
-    with pyav_errors():
-        frames = context.decode(None)
-    yield from frames
+            yield from frames
+            del frames  # they are memory of the decoder
+        yield from context.decode(None)
 
 
 def decode_container(

@@ -160,3 +160,18 @@ def test_videos_without_clips_are_named_with_the_reason_and_again_with_another_v
     with mx8.Dataset(tmp_path / "data") as dataset:
         dataset.clips("video", frames=10)
     assert len(list((tmp_path / "data").rglob("*.packets"))) == 2
+
+
+@pytest.mark.parametrize("count", [3, 300])  # 300: the first pictures are enough
+def test_a_column_without_any_video_is_an_error(tmp_path: Path, count: int) -> None:
+    picture = b"\xff\xd8\xff\xdb" + bytes(60)
+    with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:
+        for _ in range(count):
+            writer.write({"image": picture})
+    message = (
+        rf"column 'image': expected videos, got none in the first {min(count, 256)} samples; sample 0 is JPEG.*: .*"
+    )
+    with mx8.Dataset(tmp_path / "data") as dataset, pytest.raises(mx8.SchemaError, match=message) as caught:
+        dataset.clips("image", frames=4)
+    assert "CenterCrop" in str(caught.value)
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.suffix in (".packets", ".tmp")]

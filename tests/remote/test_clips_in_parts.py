@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -151,6 +152,14 @@ def test_clips_around_anchors_in_a_cache_with_a_limit(server: FaultServer, tmp_p
             found = checked(iter(batches))
     assert sorted(found) == [(number, 100 * number + 24) for number in range(SAMPLES)]
     assert server.sent_bytes() < SAMPLES * COPIES * APART / 3
+
+
+def test_a_cache_needs_no_room_for_shards_that_are_read_in_parts(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror", cache_limit=COPIES * APART + (1 << 20)) as dataset:
+        with loader(dataset.clips("video", frames=4, random=1), shuffle=True) as batches:
+            assert len(checked(iter(batches))) == SAMPLES
+        with pytest.raises(mx8.SettingError, match="the whole dataset, for shuffle=True"):
+            loader(dataset.clips("video", frames=4, every=40), shuffle=True)
 
 
 def test_clips_of_local_and_of_remote_shards_mix(server: FaultServer, objects: Any, tmp_path: Path) -> None:
@@ -324,6 +333,37 @@ def test_a_run_that_waits_for_what_an_earlier_one_fetches_ends_when_it_is_stoppe
                 while planners() and time.monotonic() < until:
                     time.sleep(0.01)
                 assert not planners()
+
+
+def test_a_wait_for_blocks_is_a_wait_for_the_network(
+    server: FaultServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        opened(server, tmp_path / "mirror", deadline_s=60.0) as dataset,
+        loader(dataset.clips("video", frames=4, random=1), batch_size=1) as batches,
+    ):
+        next(iter(batches))  # the offset tables are here
+        server.delay_s = 2.5
+        batches.set_epoch(1)
+        assert len(checked(iter(batches))) == SAMPLES
+        stats = batches.stats()
+        assert stats["network_s"] > 0.5 * stats["consumer_waited_s"]
+        assert batches.explain().bottleneck == "network"
+    assert re.search(r"a batch has waited for the network for \d+ s: .*shard.0000\d.mds", caplog.text)
+
+
+def test_blocks_that_do_not_come_within_the_read_timeout_are_an_error(server: FaultServer, tmp_path: Path) -> None:
+    with (
+        opened(server, tmp_path / "mirror", deadline_s=5.0) as dataset,
+        loader(dataset.clips("video", frames=4, random=1), batch_size=1, read_timeout_s=1.0) as batches,
+    ):
+        next(iter(batches))
+        server.fail("hang", "read", key=".*mds", times=None)
+        batches.set_epoch(1)
+        message = r"shard.0000\d.mds has not arrived after \d s: the loader waits for the network"
+        with pytest.raises(mx8.LoaderError, match=message):
+            checked(iter(batches))
+        server.heal()
 
 
 # memory --------------------------------------------------------------------------------------------------------------

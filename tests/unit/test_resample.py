@@ -61,15 +61,15 @@ def test_weights_that_are_rounded_up_cannot_overflow_a_byte() -> None:
     rows = np.full((65535, 1), 255, np.uint8)
     out = np.zeros((1, 1), np.uint8)
     taps = np.zeros(1, np.int64), np.full(1, 65535), np.append(matrix[0], 0)[None].astype(np.int32)
-    resample.blend(rows, 0, 0, 1, taps, np.zeros(1, np.int32), out)
+    resample.blend(rows, 0, 0, 1, 0, taps, np.zeros(1, np.int32), out)
     assert 255 * int(matrix.sum()) + ONE // 2 < 1 << 31
     assert out[0, 0] == 255
 
 
 @pytest.mark.parametrize("kernel", [resample.blend, resample.blend.py_func], ids=["compiled", "python"])  # type: ignore[attr-defined]
 @settings(max_examples=30)
-@given(line=lines(), seed=st.integers(0, 99), width=st.integers(1, 70))
-def test_blended_rows_are_rounded_weighted_sums(kernel: Any, line: Any, seed: int, width: int) -> None:
+@given(line=lines(), seed=st.integers(0, 99), width=st.integers(1, 70), ahead=st.sampled_from([0, 3]))
+def test_blended_rows_are_rounded_weighted_sums(kernel: Any, line: Any, seed: int, width: int, ahead: int) -> None:
     begin, end, low, high, total = line
     total = min(total, 20)
     firsts, counts = np.zeros(total, np.int64), np.zeros(total, np.int64)
@@ -79,7 +79,7 @@ def test_blended_rows_are_rounded_weighted_sums(kernel: Any, line: Any, seed: in
     start = int(firsts.min())
     rows = np.random.default_rng(seed).integers(0, 256, (high - start, width + 5), dtype=np.uint8)
     out = np.full((total, width + 3), 171, np.uint8)
-    kernel(rows, start, 2, width, (firsts, counts, table), np.zeros(width, np.int32), out)
+    kernel(rows, start, 2, width, ahead, (firsts, counts, table), np.zeros(width, np.int32), out)
     expected = (matrix[:, start:] @ rows[:, 2 : width + 2].astype(np.int64) + ONE // 2) >> resample.BITS
     assert (out[:, :width] == np.clip(expected, 0, 255)).all()
     assert (out[:, width:] == 171).all()
@@ -93,13 +93,16 @@ def test_blended_rows_are_rounded_weighted_sums(kernel: Any, line: Any, seed: in
     left=st.integers(0, 3),
     width=st.integers(1, 50),
     lane=st.integers(0, 2),
+    ahead=st.sampled_from([0, 3]),
 )
-def test_transposed_rows_are_columns(kernel: Any, top: int, count: int, left: int, width: int, lane: int) -> None:
+def test_transposed_rows_are_columns(
+    kernel: Any, top: int, count: int, left: int, width: int, lane: int, ahead: int
+) -> None:
     rows = np.random.default_rng(top).integers(0, 256, (top + count, left + width + 2), dtype=np.uint8)
     lane *= resample.LANES
     end = lane + resample.whole_lanes(count)
     out = np.full((width, end + resample.LANES), 171, np.uint8)
-    kernel(rows, top, count, left, np.zeros(2 * resample.LANES * width, np.uint8), lane, out)
+    kernel(rows, top, count, left, ahead, np.zeros(2 * resample.LANES * width, np.uint8), lane, out)
     assert (out[:, lane : lane + count] == rows[top:, left : left + width].T).all()
     assert (out[:, :lane] == 171).all()
     assert (out[:, end:] == 171).all()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import mx8shards as mx8
 from mx8shards.format.clip_times import NANOSECONDS, ClipTimes
-from mx8shards.loading.planning.sparse_shards import clip_bytes, sparse_shards
+from mx8shards.loading.planning.sparse_shards import _few_positions, clip_bytes, sparse_shards
+from mx8shards.shards.open_shard import Shards
+from mx8shards.views import Extras, Ids, View
 from tests.clip_data import write_videos
 from tests.videos import video
 
@@ -33,3 +37,38 @@ def test_local_shards_are_never_read_in_parts(tmp_path: Path) -> None:
         assert sparse_shards(dataset.shards, dataset.clips("video", frames=4, random=1).view) is None
         with mx8.Loader(dataset.clips("video", frames=4), batch_size=2, decode={"video": mx8.Clip(8)}) as loader:
             assert not loader._assembly.plan.shard_table.parts.are_possible
+
+
+class CountingView:
+    """A view that counts the positions that are resolved."""
+
+    def __init__(self, view: View) -> None:
+        self._view, self.resolved = view, 0
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._view, name)
+
+    def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
+        self.resolved += len(positions)
+        return self._view.resolve(positions, epoch, seed)
+
+
+def counted(shards: Shards, view: View, enough: int) -> tuple[list[int], int]:
+    """The shards with fewer positions than that, and how many positions were resolved to find them."""
+    counting = CountingView(view)
+    few = _few_positions(shards, counting, np.full(shards.count, float(enough)))
+    return np.flatnonzero(few).tolist(), counting.resolved
+
+
+def test_positions_are_counted_only_as_far_as_needed(tmp_path: Path) -> None:
+    with write_videos(tmp_path / "data", [video("h264").data] * 12) as dataset:
+        shards, view = dataset.shards, dataset.select(np.arange(12).repeat(640)).view
+        positions = np.diff(shards.starts) * 640
+        assert shards.count > 2
+        assert counted(shards, view, positions.min() // 64) == ([], len(view) // 64)
+        assert counted(shards, view, positions.min()) == ([], len(view) // 64 + len(view))
+        some = dataset.select(np.arange(int(shards.starts[1])).repeat(640)).view
+        assert counted(shards, some, 1)[0] == list(range(1, shards.count))

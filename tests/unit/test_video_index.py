@@ -161,6 +161,14 @@ def test_the_place_of_chroma_samples_in_av1(place, code):
     assert facts.siting == code
 
 
+def test_the_box_of_vp9_in_mp4_is_not_believed_because_ffmpeg_writes_a_place_that_it_does_not_know():
+    data = encoded("vp9", range(3), range(3), suffix="mp4")
+    record = data[data.index(b"vpcC") + 8 :]  # profile, level, then depth, chroma subsampling and range
+    assert record[2] >> 1 & 7 == 1  # colocated with luma
+    facts = index_video(data).packets.facts
+    assert (facts.codec, facts.siting) == ("vp9", 0)
+
+
 def test_truncated_sequence_parameter_sets_have_no_place_of_chroma():
     draw = random.Random(1)
     for codec, options in (

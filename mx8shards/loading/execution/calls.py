@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from threading import Event
 
@@ -13,11 +14,13 @@ class Calls:
     """Calls for several shards. `then` gets their errors in the thread that ends last, and must not raise.
 
     shard  the number of one of the shards, for messages
+    since  when they were queued, by time.monotonic
     ended  set when all calls have ended, and `then` too
     """
 
     def __init__(self, shard: int, count: int, then: Callable[[Errors], object]) -> None:
         self.shard = shard
+        self.since = time.monotonic()
         self.ended = Event()
         self.errors: Errors = {}
         self._count = count

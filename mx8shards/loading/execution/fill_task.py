@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -67,6 +68,10 @@ class FillTask:
         """Whether the caller may submit or fail a task that waits for parts of shards. True once."""
         self.waits = False
         return next(self._claims) == 0
+
+    def blocks_have_come(self) -> None:
+        """Note, for `stats`, when the parts of shards were there that the task waited for."""
+        self._times.blocks_at = time.perf_counter()
 
     def fail(self, error: BaseException) -> None:
         """End the task with an error, before it has begun."""

@@ -169,6 +169,7 @@ class Planner:
         """The parts that a task needs have come, or not. Called in any thread."""
         if not task.claim():
             return
+        task.blocks_have_come()
         try:
             self._state.assembly.filler.finder.lose(task.group.rows, errors)
             self._submit(task)

@@ -25,7 +25,7 @@ _POLL_S = 0.1  # interval at which a planner waiting for a shard checks whether 
 
 
 class Wait(NamedTuple):
-    """The shard that the planner waits for, why, and since when."""
+    """A shard that the planner or a batch waits for, why, and since when."""
 
     shard: str
     cause: Cause
@@ -64,11 +64,20 @@ class Provisions:
         self._ahead: set[int] = set()  # shards begun ahead that no batch has needed yet
         self._failures: dict[int, Exception] = {}
         self._done: SimpleQueue[tuple[int, Exception | None]] = SimpleQueue()
-        self.wait: Wait | None = None
+        self._wait: Wait | None = None  # of the planner
+        self._launched: tuple[Calls, ...] = ()  # for batches that wait for blocks; replaced, never changed
         self.fetch: Fetch | None = None  # of blocks; it needs this object
         self._waited_s = waited_s
         self._following = following
         self._is_full = False  # a cache has no room for shards ahead, until the next batch is planned
+
+    @property
+    def wait(self) -> Wait | None:
+        """What the planner waits for, or the batch whose blocks were asked for first, whichever has waited longer."""
+        under_way = (calls for calls in self._launched if not calls.ended.is_set())
+        waits = [Wait(self._shards.name(calls.shard), "network", calls.since) for calls in under_way]
+        own = self._wait
+        return min(waits if own is None else [*waits, own], key=lambda wait: wait.since, default=None)
 
     def at(self, begin: int, end: int) -> None:
         """The planner plans the step between these order positions."""
@@ -104,6 +113,7 @@ class Provisions:
     def launch(self, tasks: Mapping[int, Callable[[], object]], then: Callable[[Errors], object]) -> Calls:
         """Let the threads that fetch shards call these functions, and then `then` with their errors: see Calls."""
         calls = Calls(next(iter(tasks)), len(tasks), then)
+        self._launched = (*(each for each in self._launched if not each.ended.is_set()), calls)
         for i, task in tasks.items():
             self._submit(i, partial(_call, i, task, calls), "first")
         return calls
@@ -111,19 +121,20 @@ class Provisions:
     def wait_for(self, calls: Calls) -> None:
         """Wait until these calls have ended. LoaderError if the run is interrupted meanwhile."""
         since = time.monotonic()
-        self.wait = Wait(self._shards.name(calls.shard), "network", since)
+        self._wait = Wait(self._shards.name(calls.shard), "network", since)
         try:
             while not calls.ended.wait(_POLL_S):
                 if self._is_interrupted():
                     raise LoaderError("the run was stopped")
                 self._work_ahead()
         finally:
-            self.wait = None
+            self._wait = None
             self._waited_s["network"] += time.monotonic() - since
 
     def end(self) -> None:
         """Cancel the tasks that no thread has taken yet, when the planner ends or restarts."""
         self._queued.clear()
+        self._launched = ()
         self.fetch = None  # it refers to this object
         self._following.close()
 
@@ -131,7 +142,7 @@ class Provisions:
         if i not in self._under_way:
             return
         cause, since = self._under_way[i], time.monotonic()
-        self.wait = Wait(self._shards.name(i), cause, since)
+        self._wait = Wait(self._shards.name(i), cause, since)
         try:
             while i in self._under_way:
                 if self._is_interrupted():
@@ -141,7 +152,7 @@ class Provisions:
                 if i in self._under_way:
                     self._collect(_POLL_S)
         finally:
-            self.wait = None
+            self._wait = None
             self._waited_s[cause] += time.monotonic() - since
 
     def _collect(self, timeout_s: float) -> None:

@@ -87,10 +87,10 @@ def assemble(
     pool.memory.pins = mover or pool.memory.pins
     lookup, varies = shard_lookup_of(dataset, settings.seed), dataset.view.varies_by_epoch
     uses = uses_of(order, lookup, varies=varies)
-    require_room(dataset.shards, settings, steps, uses)
     budget.join()
     try:
         finder = payload_finder(dataset, settings, order, columns, pool, budget)
+        require_room(dataset.shards, settings, steps, uses, finder.shard_table.parts.sparse)
         depth = reserve_fixed_memory(dataset, settings, finder, steps, pool, budget)
     except BaseException:
         budget.leave()

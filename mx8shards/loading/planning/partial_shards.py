@@ -12,7 +12,7 @@ import mmap
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Condition, Lock
 from typing import NamedTuple, Protocol
 
@@ -35,6 +35,7 @@ _ABSENT, _AWAITED, _HERE = 0, 1, 2  # states of a block
 _BLOCKS_AT_ONCE = 4  # of one call to the store …
 _COPIES = 3  # … which are in memory so often meanwhile
 _BUFFERS_PART = 4  # of the memory is for that
+_NO_HUGE_PAGES = getattr(mmap, "MADV_NOHUGEPAGE", mmap.MADV_NORMAL)  # they may double the memory of a block
 _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE: only pages that are written count
 
 
@@ -45,6 +46,8 @@ class _Part:
         self.head = head
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
         self.memory = mmap.mmap(-1, size_bytes, flags)
+        with suppress(OSError):  # a kernel without huge pages
+            self.memory.madvise(_NO_HUGE_PAGES)
         self.address = int(np.frombuffer(self.memory, np.uint8).ctypes.data)
         count = -(-size_bytes // BLOCK_BYTES)
         self.state = np.zeros(count, np.uint8)
@@ -160,12 +163,14 @@ class Provided(Protocol):
 class PartialShards:
     """The shards of a dataset, of which the `sparse` ones are read in parts where they are not local.
 
+    `sparse` is None if there are none.
+
     `need` is called by one thread at a time; all else is thread-safe.
     """
 
     def __init__(self, shards: Shards, sparse: Bools | None = None, most_bytes: int = 0) -> None:
         self._shards = shards
-        self._sparse = sparse
+        self.sparse = sparse
         self.most_bytes = 0 if sparse is None else most_bytes
         buffers = max(1, self.most_bytes // _BUFFERS_PART // (_COPIES * BLOCK_BYTES))  # for one block each
         self._at_once = min(buffers, _BLOCKS_AT_ONCE)
@@ -182,7 +187,7 @@ class PartialShards:
     @property
     def are_possible(self) -> bool:
         """Whether some shards are read in parts if they are not local."""
-        return self._sparse is not None
+        return self.sparse is not None
 
     def begin_epoch(self) -> None:
         """Ask again which shards are local."""
@@ -245,7 +250,7 @@ class PartialShards:
 
     def _wants_part(self, i: int) -> bool:
         """Whether shard `i` is read in parts. Once it is found to be local, it is read whole until the epoch ends."""
-        if self._sparse is None or not self._sparse[i] or i in self._whole:
+        if self.sparse is None or not self.sparse[i] or i in self._whole:
             return False
         if i not in self._parts and self._shards.awaits(i) != "network":
             self._whole.add(i)

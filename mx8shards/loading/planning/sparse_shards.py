@@ -12,10 +12,12 @@ from mx8shards.views import View
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 _PART = 3  # ranges pay below about a third of the bytes of a shard
 _GOP_FRAMES, _GOP_NS, _GOP_BYTES = 250, 10 * NANOSECONDS, 3 << 20  # long ones: a guess, as no video is opened
 _AT_ONCE = 1 << 20  # positions
+_STEPS = (64, 1)  # of positions: every 64th one tells of most views that no shard is sparse
 
 
 def sparse_shards(shards: Shards, view: View, epochs: float = 1.0) -> Bools | None:
@@ -28,8 +30,9 @@ def sparse_shards(shards: Shards, view: View, epochs: float = 1.0) -> Bools | No
         return None
     sizes = np.concatenate([snapshot.index.raw.size_bytes for snapshot in shards.snapshots])
     means = sizes / np.maximum(np.diff(shards.starts), 1)
-    needed = epochs * _clips(shards, view) * np.minimum(means, clip_bytes(view.videos.times))
-    found = np.flatnonzero(_PART * needed < sizes - BLOCK_BYTES).tolist()
+    needed = epochs * np.minimum(means, clip_bytes(view.videos.times))  # of each position
+    enough = (sizes - BLOCK_BYTES) / np.maximum(_PART * needed, 1)  # positions in a shard that is not sparse
+    found = np.flatnonzero(_few_positions(shards, view, enough)).tolist()
     sparse = np.zeros(shards.count, np.bool_)
     sparse[[i for i in found if shards.has_block_digests(i)]] = True
     return sparse if sparse.any() else None
@@ -44,10 +47,19 @@ def clip_bytes(times: ClipTimes) -> int:
     return gops * _GOP_BYTES + BLOCK_BYTES
 
 
-def _clips(shards: Shards, view: View) -> Ints:
-    """The number of positions of the view in each shard."""
+def _few_positions(shards: Shards, view: View, enough: Floats) -> Bools:
+    """The shards that have fewer than `enough` positions of the view. Counts all positions only if it has to."""
+    few = np.ones(shards.count, np.bool_)
+    for step in _STEPS:
+        if few.any():
+            few = _positions(shards, view, step) < enough
+    return few
+
+
+def _positions(shards: Shards, view: View, step: int) -> Ints:
+    """The number of every `step`-th position of the view in each shard."""
     counts = np.zeros(shards.count, np.int64)
-    for start in range(0, len(view), _AT_ONCE):
-        ids, _ = view.resolve(np.arange(start, min(start + _AT_ONCE, len(view))))
+    for start in range(0, len(view), step * _AT_ONCE):
+        ids, _ = view.resolve(np.arange(start, min(start + step * _AT_ONCE, len(view)), step))
         counts += np.bincount(np.searchsorted(shards.starts, ids, side="right") - 1, minlength=shards.count)
     return counts

@@ -31,12 +31,14 @@ class Progress:
         """Let the next `for` begin here."""
         self.at, self.under_way = at, False
 
-    def delivered(self, ready: Ready, following: At, waited_s: float, worked_s: float, compiled_s: float) -> None:
+    def delivered(
+        self, ready: Ready, following: At, waited_s: float, worked_s: float, compiled_s: float, network_s: float
+    ) -> None:
         """Count a step whose batch the consumer got; the next step is `following`.
 
         `worked_s` is the consumer's time for the previous batch, `waited_s` its wait for this batch, and `compiled_s`
-        the part of the wait in which kernels were compiled.
+        and `network_s` the parts of the wait in which kernels were compiled and blocks of shards were fetched.
         """
         self.at, self.under_way = following, following[1] > 0
         self.lost.add(ready.entries)
-        self.counters.delivered(ready, waited_s, worked_s, compiled_s)
+        self.counters.delivered(ready, waited_s, worked_s, compiled_s, network_s)

@@ -34,13 +34,15 @@ class Counters:
         self.consumer_waited_s = 0.0
         self.consumer_worked_s = 0.0
         self.compiled_s = 0.0  # while the consumer waited
+        self.network_s = 0.0  # while it waited for blocks of shards that are read in parts
         self.producer = ProducerTimes()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._sizes: deque[int] = deque(maxlen=_REMEMBERED)
         self._faults = _faults()
 
-    def delivered(self, ready: Ready, waited_s: float, worked_s: float, compiled_s: float) -> None:
-        """Count a batch, the consumer's wait for it, and its work on the previous batch."""
+    def delivered(self, ready: Ready, waited_s: float, worked_s: float, compiled_s: float, network_s: float) -> None:
+        """Count a batch, the consumer's wait for it and two parts of that, and its work on the previous batch."""
+        self.network_s += network_s
         self.compiled_s += compiled_s
         self.consumer_waited_s += waited_s
         self.consumer_worked_s += worked_s
@@ -72,7 +74,7 @@ class Counters:
             "producer_waited_s": producer.waited_s,
             "plan_s": producer.planned_s,
             "unpack_s": producer.unpack_s,
-            "network_s": producer.network_s,
+            "network_s": max(producer.network_s, self.network_s),  # they wait at the same time
             **{f"{kind}_s": self.seconds[kind] for kind in _NAMES},
             "read_s": self.seconds["read"] + producer.opened_s,
             **budget.report(),
@@ -112,8 +114,8 @@ def explain(stats: dict[str, Any], threads: int) -> Explanation:
         f"{threads} threads worked for {busy:.2f} s ({busy / (threads * whole):.0%} of their time): "
         + ", ".join(f"{name} {spent:.2f} s" for name, spent in seconds.items()),
         f"the planner worked for {stats['plan_s']:.2f} s: it computes the order and reserves memory",
-        f"it waited for shards: {stats['unpack_s']:.2f} s for unpacking, {stats['network_s']:.2f} s for the network"
-        + _traffic(stats),
+        f"it or the consumer waited for shards: {stats['unpack_s']:.2f} s for unpacking, "
+        f"{stats['network_s']:.2f} s for the network" + _traffic(stats),
         f"the planner waited for memory or for the consumer for {stats['producer_waited_s']:.2f} s",
         f"kernels were compiled for {stats['compile_s']:.2f} s while the consumer waited; they are cached on disk",
         f"{stats['major_faults']} page faults had to wait for the disk",

@@ -31,10 +31,14 @@ class ProducerTimes(NamedTuple):
 
 
 class Times:
-    """Seconds of work by kind. Threads may add concurrently: `list.append` is atomic under the GIL."""
+    """Seconds of work by kind. Threads may add concurrently: `list.append` is atomic under the GIL.
+
+    blocks_at  when the blocks of shards read in parts had come, by time.perf_counter; 0.0 if none were awaited
+    """
 
     def __init__(self) -> None:
         self.spent: list[tuple[str, float]] = []
+        self.blocks_at = 0.0
 
     def add(self, kind: str, seconds: float) -> None:
         """Add seconds spent on this kind of work."""
