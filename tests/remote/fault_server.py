@@ -73,6 +73,7 @@ class Version:
     data: bytes
     etag: str
     modified_s: float
+    by_fault: bool = False  # it took the place of another one
 
 
 @dataclass
@@ -155,10 +156,10 @@ class FaultServer:
         """The s3:// URL of a prefix."""
         return f"s3://{BUCKET}/{prefix}".rstrip("/")
 
-    def put(self, key: str, data: bytes, etag: str = "") -> str:
+    def put(self, key: str, data: bytes, etag: str = "", *, by_fault: bool = False) -> str:
         """Store an object without a request; its ETag."""
         with self.lock:
-            version = Version(data, etag or f'"{hashlib.md5(data).hexdigest()}"', time.time())
+            version = Version(data, etag or f'"{hashlib.md5(data).hexdigest()}"', time.time(), by_fault)
             self.objects.setdefault(key, []).append(version)
         return version.etag
 
@@ -298,7 +299,14 @@ class FaultServer:
     def replace(self, key: str) -> None:
         """Another object of equal size takes the place of an object."""
         if (now := self.data(key)) is not None:
-            self.put(key, bytes(byte ^ 255 for byte in now))
+            self.put(key, bytes(byte ^ 255 for byte in now), by_fault=True)
+
+    def undo_replacements(self) -> list[str]:
+        """Put the objects back that a fault has replaced; their keys."""
+        replaced = [key for key, versions in self.objects.items() if versions[-1].by_fault]
+        for key in replaced:
+            self.put(key, [version for version in self.objects[key] if not version.by_fault][-1].data)
+        return replaced
 
 
 def _etag_of_parts(parts: list[bytes]) -> str:
