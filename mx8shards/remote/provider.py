@@ -140,8 +140,8 @@ class RemoteFiles:
         begun, own = time.monotonic(), self._of_process
         try:
             found = read_blocks(self._store, entry.stored, digests, blocks, own.etags)
-        except RemoteError as error:
-            if error.reason in ("missing", "changed"):
+        except (IntegrityError, RemoteError) as error:
+            if isinstance(error, IntegrityError) or error.reason in ("missing", "changed"):
                 self._require_snapshot(error)
             raise
         own.note_part(begun, time.monotonic(), sum(map(len, found)))

@@ -145,21 +145,31 @@ class HeldReservation:
         self._renewed = time.monotonic()
 
     def renew(self) -> None:
-        """Show that the writer lives, if the last renewal is an hour ago. RemoteError if somebody removed it."""
+        """Show that the writer lives, if the last renewal is an hour ago. RemoteError if somebody took it over."""
         if time.monotonic() > self._renewed + RENEW_S:
             self._put(self.reservation)
 
     def announce(self, snapshot: str, sidecars: Iterable[str]) -> None:
-        """Say which snapshot is about to be published. RemoteError if the reservation was removed."""
+        """Say which snapshot is about to be published. RemoteError if somebody took the reservation over."""
         self._put(replace(self.reservation, snapshot=snapshot, sidecars=tuple(sidecars)))
 
     def _put(self, reservation: Reservation) -> None:
         with self._lock:
             renewals = self.reservation.renewals + 1
             reservation = replace(reservation, renewals=renewals, renewed_s=time.time())
-            self._etag = put_if(self._store, reservation.key, reservation.to_bytes(), self._etag)
+            try:
+                self._etag = put_if(self._store, reservation.key, reservation.to_bytes(), self._etag)
+            except RemoteError as error:
+                if error.reason not in ("changed", "missing"):
+                    raise
+                raise self.taken_over() from error
             self.reservation = reservation
             self._renewed = time.monotonic()
+
+    def taken_over(self, consequence: str = "") -> RemoteError:
+        """The error where another process has the reservation, or has removed it, and perhaps what was uploaded."""
+        message = "another process took this one for dead, and has its names now" + (consequence and f": {consequence}")
+        return RemoteError(message, subject=f"{self._store.url}/{self.reservation.key}", reason="changed")
 
     @property
     def is_ours(self) -> bool:
@@ -169,7 +179,7 @@ class HeldReservation:
             return found is not None and found.etag == self._etag
 
     def extend(self) -> None:
-        """Show that the holder lives, now. RemoteError if somebody removed the reservation."""
+        """Show that the holder lives, now. RemoteError if somebody took the reservation over."""
         self._put(self.reservation)
 
     def release(self) -> None:

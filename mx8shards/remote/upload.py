@@ -203,8 +203,7 @@ class RemotePublication:
         """RemoteError if another process has replaced the reservation, and so may remove what was uploaded."""
         held = self._start.held
         if held is not None and not held.is_ours:
-            message = f"another process took this one for dead, and has its names now: {consequence}"
-            raise RemoteError(message, subject=f"{self.store.url}/{held.reservation.key}", reason="changed")
+            raise held.taken_over(consequence)
 
     def _require_published(self, name: str, etag: str) -> None:
         """Put the earlier index back if uploaded objects may have been removed before the new one was there."""

@@ -36,6 +36,7 @@ MULTIPART: tuple[Operation, ...] = ("start", "part", "complete")
 BUCKET = "data"
 CODES = {403: "AccessDenied", 404: "NoSuchKey", 412: "PreconditionFailed", 500: "InternalError", 503: "SlowDown"}
 STEP = 1 << 18  # bytes sent at once
+_INVERTED = bytes(range(255, -1, -1))
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Version:
     data: bytes
     etag: str
     modified_s: float
+    by_fault: bool = False  # it took the place of another one
 
 
 @dataclass
@@ -155,10 +157,10 @@ class FaultServer:
         """The s3:// URL of a prefix."""
         return f"s3://{BUCKET}/{prefix}".rstrip("/")
 
-    def put(self, key: str, data: bytes, etag: str = "") -> str:
+    def put(self, key: str, data: bytes, etag: str = "", *, by_fault: bool = False) -> str:
         """Store an object without a request; its ETag."""
         with self.lock:
-            version = Version(data, etag or f'"{hashlib.md5(data).hexdigest()}"', time.time())
+            version = Version(data, etag or f'"{hashlib.md5(data).hexdigest()}"', time.time(), by_fault)
             self.objects.setdefault(key, []).append(version)
         return version.etag
 
@@ -298,7 +300,14 @@ class FaultServer:
     def replace(self, key: str) -> None:
         """Another object of equal size takes the place of an object."""
         if (now := self.data(key)) is not None:
-            self.put(key, bytes(byte ^ 255 for byte in now))
+            self.put(key, now.translate(_INVERTED), by_fault=True)  # of shards of many MB, too
+
+    def undo_replacements(self) -> list[str]:
+        """Put the objects back that a fault has replaced; their keys."""
+        replaced = [key for key, versions in self.objects.items() if versions[-1].by_fault]
+        for key in replaced:
+            self.put(key, [version for version in self.objects[key] if not version.by_fault][-1].data)
+        return replaced
 
 
 def _etag_of_parts(parts: list[bytes]) -> str:

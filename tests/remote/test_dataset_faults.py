@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from tests.forked import in_fork
 from tests.remote.deadlines import SLACK, in_time, was_too_slow
 from tests.remote.fault_server import KINDS, FaultServer, Kind, Place
 
@@ -58,6 +60,11 @@ def read_all(url: str, local: Path, deadline_s: float, **options: Any) -> list[d
         return list(dataset)
 
 
+def read_in_fork(*args: Any, **options: Any) -> Any:
+    """What `read_all` returns or raises in a forked process, where a helper process asks the store."""
+    return in_fork(partial(read_all, *args, **options))
+
+
 def target(name: str, place: Place, server: FaultServer) -> str:
     """The key that a fault hits: the index, or one of the shards."""
     if name == "index":
@@ -70,7 +77,15 @@ def snapshot_of(server: FaultServer) -> str:
     return "sha256:" + hashlib.sha256(server.objects["set/index.json"][1].data).hexdigest()
 
 
-def check_reading(name: str, kind: Kind, place: Place, times: int | None, server: FaultServer, tmp_path: Path) -> None:
+def check_reading(
+    name: str,
+    kind: Kind,
+    place: Place,
+    times: int | None,
+    server: FaultServer,
+    tmp_path: Path,
+    read: Callable[..., Any] = read_all,
+) -> None:
     url, key, deadline_s = (
         server.url("set"),
         target(name, place, server),
@@ -82,7 +97,7 @@ def check_reading(name: str, kind: Kind, place: Place, times: int | None, server
         local = tmp_path / f"cache{slack}"
         server.heal()
         fault = server.fail(kind, "read", "head", key=key, times=times, place=place)
-        found = in_time(partial(read_all, url + pin, local, slack * deadline_s))
+        found = in_time(partial(read, url + pin, local, slack * deadline_s))
         if not was_too_slow(found, fault):
             break
     assert fault.met > 0, f"the fault struck nothing: {found!r:.300}"
@@ -105,7 +120,7 @@ def check_reading(name: str, kind: Kind, place: Place, times: int | None, server
     if kind == "replaced":  # for ever
         for key in [key for key, versions in server.objects.items() if len(versions) > 2]:
             server.put(key, server.objects[key][1].data)
-    assert in_time(lambda: read_all(f"{url}@refresh", local, 10 * DEADLINE_S, verify="shard")) == SAMPLES_OF[1]
+    assert in_time(lambda: read(f"{url}@refresh", local, 10 * DEADLINE_S, verify="shard")) == SAMPLES_OF[1]
     assert not [*local.glob(".mx8shards/fetching/*"), *local.glob(".mx8shards/claims/*")]
 
 
@@ -138,3 +153,16 @@ def test_every_fault_of_every_operation_at_every_place(
     kind: Kind, name: str, place: Place, times: int | None, served: FaultServer, tmp_path: Path
 ) -> None:
     check_reading(name, kind, place, times, served, tmp_path)
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("served", [None], indirect=True)
+@pytest.mark.parametrize("times", [1, 2, None])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", ["index", "shard"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_fault_of_every_operation_at_every_place_in_a_forked_process(
+    kind: Kind, name: str, place: Place, times: int | None, served: FaultServer, tmp_path: Path
+) -> None:
+    pytest.importorskip("obstore")  # loaded before the fork, so that the forked process needs a helper
+    check_reading(name, kind, place, times, served, tmp_path, read_in_fork)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,33 +18,13 @@ from mx8shards.errors import RemoteError
 from mx8shards.remote import store_process, store_serving
 from mx8shards.remote.fork_safe import ForkSafe
 from mx8shards.remote.open_store import open_store
+from tests.forked import in_fork
 from tests.remote.deadlines import in_time
 from tests.remote.fault_server import Fault, FaultServer
 from tests.remote.helper_processes import helpers
 from tests.waiting import has_ended, wait_until
 
 MIB = 1 << 20
-
-
-def in_fork(work: Callable[[], Any]) -> Any:
-    """The result of a function in a forked process, or the exception that it raised."""
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe()
-
-    def run() -> None:
-        try:
-            there.send(work())
-        except Exception as error:  # noqa: BLE001 — the test looks at it
-            there.send(error)
-
-    process = context.Process(target=run, daemon=True)  # as DataLoader's workers are
-    process.start()
-    try:
-        assert here.poll(60), "the forked process does not answer"
-        return here.recv()
-    finally:
-        process.kill()
-        process.join()
 
 
 def test_a_forked_process_uses_the_store_of_its_parent(bucket: str, tmp_path: Path) -> None:

@@ -138,7 +138,14 @@ def test_leftovers_of_a_writer_that_can_no_longer_publish_are_removed_at_once(
     assert reserved(url) == []
 
 
-@pytest.mark.parametrize(("part", "match"), [("snapshots/", "nothing was published"), ("index.json", "was withdrawn")])
+@pytest.mark.parametrize(
+    ("part", "match"),
+    [
+        ("writers/", "another process took this one for dead"),
+        ("snapshots/", "nothing was published"),
+        ("index.json", "was withdrawn"),
+    ],
+)
 def test_a_writer_whose_shards_were_removed_does_not_publish_them(
     url: str, tmp_path: Path, long_dead: None, monkeypatch: pytest.MonkeyPatch, part: str, match: str
 ) -> None:
@@ -162,7 +169,7 @@ def test_a_writer_that_was_taken_for_dead_removes_nothing_of_the_next_one(
     writer._publication._uploads.wait()  # type: ignore[union-attr]
     following = begun(url, 30)  # with the same names
     following._publication._uploads.wait()  # type: ignore[union-attr]
-    with pytest.raises(mx8.RemoteError):
+    with pytest.raises(mx8.RemoteError, match=r"writers/root.json: another process took this one for dead"):
         writer.finish()
     assert len(reserved(url)) == 1
     following.finish()

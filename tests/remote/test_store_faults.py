@@ -147,15 +147,19 @@ def _less_time_for_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(fault_server: FaultServer) -> FaultServer:
+    return filled(fault_server)
+
+
+def filled(server: FaultServer) -> FaultServer:
     """Every object that is read was replaced once, so that there is a stale version of it."""
-    fault_server.page_keys = 2
+    server.page_keys = 2
     shards = [(f"shard{number}", OLD_SHARD, SHARD) for number in range(3)]
     for key, old, new in [("index.json", OLD_INDEX, INDEX), ("long", LONG[::-1], LONG), *shards]:
-        fault_server.put(key, old)
-        fault_server.put(key, new)
+        server.put(key, old)
+        server.put(key, new)
     for number in range(5):
-        fault_server.put(f"many/{number}", b"x")
-    return fault_server
+        server.put(f"many/{number}", b"x")
+    return server
 
 
 def fault_of(work: Work, place: Place, times: int | None) -> tuple[tuple[Operation, ...], dict[str, Any]]:
@@ -231,3 +235,14 @@ def test_every_fault_of_every_operation_at_every_place(
     kind: Kind, name: str, place: Place, times: int | None, server: FaultServer, tmp_path: Path
 ) -> None:
     check(name, kind, place, times, server, tmp_path)
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("times", [1, 2, None])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", ["shard", "in ranges"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_fault_of_downloads_over_tls(
+    kind: Kind, name: str, place: Place, times: int | None, tls_server: FaultServer, tmp_path: Path
+) -> None:
+    check(name, kind, place, times, filled(tls_server), tmp_path)
