@@ -12,7 +12,7 @@ from mx8shards.maintain.parallel import Progress, Ticker
 from mx8shards.remote.mirror import open_mirror
 from mx8shards.remote.mirror_facts import mirrored_url
 from mx8shards.remote.open_store import DEADLINE_S, open_store
-from mx8shards.remote.transfers import PARALLEL, fetch_all
+from mx8shards.remote.transfers import fetch_all, parallel
 from mx8shards.shards.links import Link, RemoteLink, parse_any, parse_any_target
 from mx8shards.shards.snapshots import load
 
@@ -51,7 +51,7 @@ def sync(
             return _fill_mirror(link, there, deadline_s, planned)
         from mx8shards.remote.download_snapshot import download_snapshot
 
-        with contextlib.closing(open_store(link.url, deadline_s=deadline_s, parallel=PARALLEL)) as store:
+        with contextlib.closing(open_store(link.url, deadline_s=deadline_s, parallel=parallel())) as store:
             return download_snapshot(store, link.snapshot, there, planned=planned)
     if isinstance(link, Link) and not isinstance(there, Path):
         from mx8shards.remote.upload_snapshot import upload_snapshot

@@ -18,8 +18,13 @@ _PER_CORE, _LEAST, _MOST = 4, 8, 32
 _POLL_S = 0.05
 
 
+def parallel() -> int:
+    """How many files this process fetches at a time."""
+    return min(max(_LEAST, _PER_CORE * core_count()), _MOST)
+
+
 def fetch_all(fetch: Callable[[_T], object], items: Sequence[_T], stop: Callable[[], object]) -> None:
-    """Call `fetch` for each item, some at a time. Raises the first error, when all threads have ended.
+    """Call `fetch` for each item, `parallel()` at a time. Raises the first error, when all threads have ended.
 
     `stop` ends what is being fetched. It is called until all threads have ended, because one that was about to fetch
     may have connected again. Another thread starts them: Ctrl-C within `Thread.start` may leave a thread that never
@@ -34,8 +39,7 @@ def fetch_all(fetch: Callable[[_T], object], items: Sequence[_T], stop: Callable
 
     def run() -> None:
         try:
-            threads = min(max(_LEAST, _PER_CORE * core_count()), _MOST)
-            with ThreadPoolExecutor(threads, "mx8shards-sync") as pool:
+            with ThreadPoolExecutor(parallel(), "mx8shards-sync") as pool:
                 try:
                     for _ in pool.map(fetch_one, items):
                         pass
