@@ -35,6 +35,7 @@ from mx8shards.shards.open_shard import Shards
 MAGIC = b"MX8PKTS2"
 _NUMBER = struct.Struct("<Q")
 _AT_ONCE = 256  # videos that are read before their indices are written
+_LOOKS = 16  # samples, spread over the column, that must all be pictures for it to be refused early
 _PICTURES = ("JPEG", "PNG", "GIF", "BMP", "WebP", "AVIF", "HEIC", "TIFF")  # as `sniff` begins
 
 
@@ -107,7 +108,8 @@ class PacketFile:
 def packet_file(shards: Shards, column: str) -> PacketFile:
     """The file with the packet indices of a column of videos, made if it does not exist. Logs which have none.
 
-    SchemaError if no sample is a video.
+    SchemaError if no sample is a video. To tell so early, a column is also refused if none of its first 256 samples is
+    a video and 16 samples from the first to the last, evenly spread, are all pictures; the others are not looked at.
     """
     version = require("av", "video").__version__
     places = places_of(shards, [FORMAT, column, version], ".packets")
@@ -138,21 +140,32 @@ def _pieces(shards: Shards, column: str) -> Iterator[bytes]:
 
 
 def _require_videos(shards: Shards, column: str, refused: Refused, count: int) -> None:
-    """SchemaError if none of the first `count` samples is a video, and they are all samples or begin with a picture."""
+    """SchemaError if none of the first `count` samples is a video, and they are all samples, or all seem pictures.
+
+    Others than the first are looked at once, after the first `_AT_ONCE` samples.
+    """
     if refused.videos < count:
         return
-    kind = sniff(_payload(shards, column, 0))
-    is_picture = kind.startswith(_PICTURES)
-    if count < shards.samples and not is_picture:
+    if count < shards.samples and (count > _AT_ONCE or not _seems_pictures(shards, column)):
         return
+    kind = sniff(_payload(shards, column, 0))
+    others = "" if count == shards.samples else ", and others look like pictures"
     clips = "clips are for columns of videos"
     raise SchemaError(
         subject=f"column {column!r}",
         expected="videos",
-        found=f"none in the first {count} samples; sample 0 is {kind or 'of an unknown format'}: "
+        found=f"none in the first {count} samples{others}; sample 0 is {kind or 'of an unknown format'}: "
         + visible(refused.reasons[0]),
-        hint=f"{clips}; Loader(decode=…) decodes pictures, such as with mx8.CenterCrop(…)" if is_picture else clips,
+        hint=f"{clips}; Loader(decode=…) decodes pictures, such as with mx8.CenterCrop(…)"
+        if kind.startswith(_PICTURES)
+        else clips,
     )
+
+
+def _seems_pictures(shards: Shards, column: str) -> bool:
+    """Whether samples that are spread over a column, from the first to the last, are all pictures."""
+    some = [look * (shards.samples - 1) // (_LOOKS - 1) for look in range(_LOOKS)]
+    return all(sniff(_payload(shards, column, sample_id)).startswith(_PICTURES) for sample_id in some)
 
 
 def _payload(shards: Shards, column: str, sample_id: int) -> bytes:

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, require
-from mx8shards.media.containers import opened
-from mx8shards.media.sound_places import SoundPlaces, grid_of
+from mx8shards.media.containers import ffmpeg_errors, opened
+from mx8shards.media.sound_places import Grid, SoundPlaces, grid_of
 from mx8shards.media.video_decoding import LazyPayload, Readable
 
 Samples = npt.NDArray[np.float32]
@@ -54,7 +54,7 @@ def _native_samples(container: Any, stream: Any, first: Fraction, count: int, na
     found = np.zeros((stream.codec_context.channels, count), np.float32)
     unit, grid = stream.time_base * native, None
     if first > _PREROLL:
-        grid = grid_of(container.decode(stream), unit, native) if unit > 1 else None
+        grid = _grid(container, stream, unit, native) if unit > 1 else None
         container.seek(int((first - _PREROLL) / stream.time_base), stream=stream)
     places = SoundPlaces(unit, native, grid)
     to_floats = require("av", "video").AudioResampler(format="fltp")
@@ -71,6 +71,15 @@ def _native_samples(container: Any, stream: Any, first: Fraction, count: int, na
                 found[:, low:high] = samples[: len(found), low - at : high - at]
             at += samples.shape[1]
     return found
+
+
+def _grid(container: Any, stream: Any, unit: Fraction, native: int) -> Grid | None:
+    """The grid of the sound's frames; None also if its first frames cannot be decoded: the part may be whole."""
+    try:
+        with ffmpeg_errors():
+            return grid_of(container.decode(stream), unit, native)
+    except DecodeError:
+        return None
 
 
 def _converted(source: Samples, native: int, rate: int, channels: int) -> Samples:

@@ -162,15 +162,35 @@ def test_videos_without_clips_are_named_with_the_reason_and_again_with_another_v
     assert len(list((tmp_path / "data").rglob("*.packets"))) == 2
 
 
-@pytest.mark.parametrize("count", [3, 300])  # 300: the first pictures are enough
+PICTURE = b"\xff\xd8\xff\xdb" + bytes(60)
+
+
+@pytest.mark.parametrize("last", [videos.video("mjpeg").data, b"neither"])
+def test_a_column_that_begins_with_pictures_may_have_videos_later(tmp_path: Path, last: bytes) -> None:
+    seen = [PICTURE] * 300 + [videos.video("mjpeg").data] + [PICTURE] * 300 + [last]
+    with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:
+        for payload in seen:
+            writer.write({"image": payload})
+    with mx8.Dataset(tmp_path / "data") as dataset:
+        assert len(dataset.clips("image", frames=videos.FRAMES)) == seen.count(seen[300])
+
+
+def test_a_column_that_does_not_look_like_pictures_is_decided_at_its_end(tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:
+        for payload in [PICTURE] * 599 + [b"neither"]:
+            writer.write({"image": payload})
+    message = "none in the first 600 samples; sample 0 is JPEG"
+    with mx8.Dataset(tmp_path / "data") as dataset, pytest.raises(mx8.SchemaError, match=message):
+        dataset.clips("image", frames=4)
+
+
+@pytest.mark.parametrize("count", [3, 300])  # 300: the first pictures, and some of the others, are enough
 def test_a_column_without_any_video_is_an_error(tmp_path: Path, count: int) -> None:
-    picture = b"\xff\xd8\xff\xdb" + bytes(60)
     with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:
         for _ in range(count):
-            writer.write({"image": picture})
-    message = (
-        rf"column 'image': expected videos, got none in the first {min(count, 256)} samples; sample 0 is JPEG.*: .*"
-    )
+            writer.write({"image": PICTURE})
+    others = ", and others look like pictures" if count > 256 else ""
+    message = rf"column 'image': .* none in the first {min(count, 256)} samples{others}; sample 0 is JPEG.*: .*"
     with mx8.Dataset(tmp_path / "data") as dataset, pytest.raises(mx8.SchemaError, match=message) as caught:
         dataset.clips("image", frames=4)
     assert "CenterCrop" in str(caught.value)

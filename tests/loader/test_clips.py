@@ -447,6 +447,24 @@ def test_sound_is_exact_in_containers_that_round_times_to_milliseconds(tmp_path:
                 assert np.abs(samples[0, silent : silent + len(expected)] - expected).max() < 1e-3
 
 
+def test_a_damaged_first_packet_loses_no_sound_of_later_parts(tmp_path: Path) -> None:
+    rate = 44_100
+    data = videos.encoded("h264", range(60), range(60), suffix="mkv", audio=True, sound_rate=rate)
+    later, sound = end_to_end(data)
+    with av.open(io.BytesIO(data)) as container:
+        first = bytes(next(container.demux(audio=0)))
+    damaged = data.replace(first, b"\xff" * len(first))
+    assert damaged != data
+    with write_videos(tmp_path / "data", [damaged]) as dataset:
+        view = dataset.clips("video", frames=10).select([3])
+        (batch,) = loaded(view, decode={"video": mx8.Clip(16), "video.audio": mx8.Audio(rate)})
+    (samples,) = batch["video.audio"][0]
+    begin = round((float(batch["video.start"][0]) - later) * rate)
+    within = rate // 1_000  # times are rounded to milliseconds
+    parts = [sound[at : at + len(samples)] for at in range(begin - within, begin + within + 1)]
+    assert min(np.abs(samples - part).max() for part in parts) < 0.02
+
+
 def test_sound_in_another_rate_is_exact_to_a_sample(tmp_path: Path) -> None:
     data = videos.encoded("h264", range(60), range(60), audio=True)
     sound = sound_of(data, 16_000)[::2]  # a tone far below the new limit
