@@ -60,10 +60,11 @@ PINNED_ONLY := crash integration test_architecture.py test_docs.py conformance/t
 	$(addprefix loader/test_,clip_failures.py cold_reads.py concurrent_access.py explain.py faults.py forks.py \
 		interrupts.py iterations.py kills.py lifetime.py measured_sizes.py on_error.py picture_memory.py providers.py \
 		stalls.py) \
-	$(addprefix remote/test_,clips_in_parts.py commands.py damaged_state.py dataset_faults.py deadlines_of_commands.py \
-		eviction.py fork.py hub.py killed_jobs.py ledger.py mirror_kills.py new_in_parts.py odd_servers.py outages.py \
-		parallel_ranges.py publication_races.py remote_sources.py remote_videos.py repair.py retries.py store_faults.py \
-		swapped_places.py sync.py upload.py upload_faults.py)
+	$(addprefix remote/test_,clips_in_parts.py commands.py damaged_state.py dataset_faults.py \
+		deadlines_of_commands.py eviction.py fork.py helper_records.py hub.py killed_jobs.py ledger.py \
+		mirror_kills.py new_in_parts.py odd_servers.py outages.py parallel_ranges.py publication_races.py \
+		remote_sources.py remote_videos.py repair.py retries.py store_faults.py swapped_places.py sync.py \
+		upload.py upload_faults.py)
 
 # It uses the system's libturbojpeg, if installed (2.x on Debian). The other parts use the wheel's 3.x.
 newest: .venv-newest/.ready kernels

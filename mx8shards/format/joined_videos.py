@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mx8shards.format.clip_times import IndexFile, VideoColumns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # it is a key for each row, and comparing all files would take long
 class JoinedIndexFiles:
     """The files of several datasets as one: each with the sample_id at which the samples of its dataset start."""
 

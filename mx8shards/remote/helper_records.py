@@ -20,8 +20,7 @@ class HelperRecords:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._unreaped: list[tuple[int, int]] = []
-        self._read = 0  # bytes of the file
+        self._seen: tuple[int, list[tuple[int, int]]] = 0, []  # bytes read of the file, and helpers not reaped yet
 
     def add_this_process(self) -> None:
         """Called by one process at a time: the helper, while it holds its lock."""
@@ -29,25 +28,28 @@ class HelperRecords:
         os.pwrite(self._descriptor, record, os.fstat(self._descriptor).st_size)
 
     def reap(self) -> None:
-        """Reap the helpers that have ended and are children of this process."""
-        count = (os.fstat(self._descriptor).st_size - self._read) // _RECORD.size
-        data = os.pread(self._descriptor, count * _RECORD.size, self._read)
-        self._read += len(data)
-        self._unreaped = [each for each in (*self._unreaped, *_RECORD.iter_unpack(data)) if not _is_gone(*each)]
+        """Reap the helpers that have ended and are children of this process. Several threads may do so at once."""
+        begin, unreaped = self._seen
+        count = (os.fstat(self._descriptor).st_size - begin) // _RECORD.size
+        data = os.pread(self._descriptor, count * _RECORD.size, begin)
+        left = [each for each in (*unreaped, *_RECORD.iter_unpack(data)) if not _is_gone(*each)]
+        self._seen = begin + len(data), left
 
 
 def _is_gone(number: int, started: int) -> bool:
     """Whether a helper has ended. If it is a child of this process, it is reaped then."""
     try:
         state, parent, since = _state(number)
-        if since == started and state == "Z" and parent == os.getpid():
+        if since == started and state == b"Z" and parent == os.getpid():
             return os.waitpid(number, os.WNOHANG)[0] == number  # 0 while one of its threads has not ended yet
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, ChildProcessError):
         return True
+    except OSError:  # no descriptor is left, for instance
+        return False
     return since != started  # another process has its number
 
 
-def _state(number: int) -> tuple[str, int, int]:
+def _state(number: int) -> tuple[bytes, int, int]:
     """State, parent and start time of a process, from Linux."""
-    fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
     return fields[0], int(fields[1]), int(fields[19])

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from mx8shards.errors import RemoteError
 from mx8shards.remote.store import Listed, Store
 from mx8shards.shards.snapshots import STATE
 
@@ -40,7 +41,11 @@ def trial_object(store: TrialStore) -> Iterator[str]:
 
 
 def remove_left_trials(store: Store, listed: Iterable[Listed]) -> None:
-    """Remove the objects of trials whose processes were killed."""
+    """Remove the objects of trials whose processes were killed, unless the store denies that."""
     latest = time.time() - _LONGEST_S
     if old := [each.key for each in listed if each.key.startswith(PREFIX) and each.modified_s < latest]:
-        store.delete(old)
+        try:
+            store.delete(old)
+        except RemoteError as error:
+            if error.reason != "denied":
+                raise

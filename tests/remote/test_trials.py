@@ -69,18 +69,34 @@ def test_a_trial_ends_although_its_object_cannot_be_removed(fault_server: FaultS
     fault_server.heal()
 
 
+def put_left(server: FaultServer) -> None:
+    """Put what two trials left: one a moment ago, one two hours ago."""
+    for name in ("old", "new"):
+        server.put(f"set/{PREFIX}{name}", b"trial")
+    old = server.objects[f"set/{PREFIX}old"]
+    old[-1] = replace(old[-1], modified_s=old[-1].modified_s - 2 * 3600)
+
+
 @pytest.mark.parametrize("by", ["a writer", "gc"])
 def test_what_a_killed_trial_left_is_removed_when_it_is_old(by: str, fault_server: FaultServer) -> None:
     url = fault_server.url("set")
     with mx8.Writer(url, columns={"x": "int"}) as writer:
         writer.write({"x": 1})
-    for name in ("old", "new"):
-        fault_server.put(f"set/{PREFIX}{name}", b"trial")
-    old = fault_server.objects[f"set/{PREFIX}old"]
-    old[-1] = replace(old[-1], modified_s=old[-1].modified_s - 2 * 3600)
+    put_left(fault_server)
     if by == "gc":
         mx8.gc(url)
     else:
         with mx8.Writer(url, columns={"x": "int"}, mode="append"):
             pass
     assert left(fault_server) == [f"set/{PREFIX}new"]
+
+
+def test_a_writer_starts_although_it_may_not_remove_what_a_killed_trial_left(fault_server: FaultServer) -> None:
+    url = fault_server.url("set")
+    put_left(fault_server)
+    denied = fault_server.fail(403, "delete", times=None, skip=1)  # its own trial, which comes first, is removed
+    with mx8.Writer(url, columns={"x": "int"}) as writer:
+        assert denied.met > 1
+        writer.write({"x": 1})
+    assert left(fault_server) == [f"set/{PREFIX}old", f"set/{PREFIX}new"]
+    assert "set/index.json" in fault_server.objects

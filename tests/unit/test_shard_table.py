@@ -6,7 +6,7 @@ import ctypes
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import mx8shards as mx8
 from mx8shards.kernels import memory, residency
 from mx8shards.kernels.jit import NOTHING, array, kernel
 from mx8shards.kernels.records import FAULT, MAPPED, READ, ROW, SHARD, UNKNOWN
+from mx8shards.loading.planning import shard_table
 from mx8shards.loading.planning.shard_table import IOS, ShardTable, mincore_is_reliable
 from tests.fast_directory import FAST_ROOT
 
@@ -260,3 +261,24 @@ def test_shards_are_opened_only_when_one_of_their_samples_is_needed(root: Path) 
     found.prepare(found.find(np.arange(3)))
     with pytest.raises(mx8.DatasetNotFoundError, match=r"shard\.00005\.mds"):
         found.find(np.array([39]))
+
+
+def test_the_time_in_which_evicted_files_are_provided_is_not_that_of_opening_them(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = mx8.Dataset(root).shards
+    found = ShardTable(shards, "pread")
+    found.begin_epoch()
+    rows = found.find(np.arange(3))
+    now = 0.0
+
+    def provide(numbers: Iterable[int]) -> dict[int, Exception]:
+        nonlocal now
+        now += 100
+        return {}
+
+    monkeypatch.setattr(shard_table, "clock", lambda: now)
+    monkeypatch.setattr(shards, "awaits", lambda i: "unpack")
+    before_s = found.files_s
+    found.prepare(rows, provide=provide)
+    assert (now, found.files_s) == (100, before_s)

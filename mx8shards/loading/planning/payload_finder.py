@@ -73,6 +73,7 @@ class PayloadFinder:
         self._narrows = any(stage.narrows for stage in self.stages)
         self.overhead = self._span_finder.overhead(self._ragged)
         self.bound = self._bound()
+        self._fetched_s = 0.0  # time that the planner spent in `fetch`
         self._shrinks = True  # whether the last `narrow` shrank spans: a hint that threads write without a lock
         self.takes_all = not self._narrows and self._span_finder.takes_all
         narrowed = {name for stage in self.stages if stage.narrows for name in stage.columns}
@@ -131,7 +132,9 @@ class PayloadFinder:
         if fetch is None or spans is None:
             return
         work.notes.setdefault(IN_PARTS, set()).update(np.unique(spans.shards).tolist())
+        begun = clock()
         lease, errors = fetch(spans)
+        self._fetched_s += clock() - begun
         work.notes.setdefault(_LEASES, []).append(lease)
         self.lose(work.rows, errors)
 
@@ -179,13 +182,13 @@ class PayloadFinder:
         Rows that turn out bad keep that status.
         """
         files = self.prepare(group)
-        begun = clock()
+        begun = clock() - self._fetched_s  # `fetch` counts what it waits
         work = self.find(group, bool(files), fetch)
         sizes = [work.spans["size"][:, number] for number in self._ragged.values()]
         sizes += work.measured.values()
         ends = np.concatenate([[0], np.cumsum(np.sum(sizes, axis=0, dtype=np.int64))])
         if files:
-            self.shard_table.files_s += clock() - begun
+            self.shard_table.files_s += clock() - self._fetched_s - begun
         return np.diff(ends[bounds]), _measured(work)
 
 

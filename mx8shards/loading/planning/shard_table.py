@@ -311,11 +311,11 @@ class ShardTable:
 
     def _open_files(self, rows: Rows, chosen: npt.NDArray[np.intp], provide: Provide | None) -> list[object]:
         """Open the files of these rows, and write their descriptors into the rows."""
-        begun = clock()
         numbers, which = np.unique(rows["shard"][chosen], return_inverse=True)
         evicted = [i for i in numbers.tolist() if i not in self._failures and self._shards.awaits(i) is not None]
         if evicted:
-            self._make_local(evicted, provide)
+            self._make_local(evicted, provide)  # whoever provides counts this time
+        begun = clock()
         files = [self._attempt(self._open_file, i) for i in numbers.tolist()]
         rows["file"][chosen] = np.array([-1 if file is None else file.descriptor for file in files], np.int32)[which]
         rows["status"][chosen[rows["file"][chosen] < 0]] = NOT_OPENED
