@@ -131,7 +131,7 @@ def claimed(
                 _held.discard(descriptor)
                 os.close(descriptor)
         late = time.monotonic() > deadline
-        if give_up() or (late and not goes_on()):
+        if give_up() or (late and not (timeout_s > 0 and goes_on())):
             raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock", str(path))
         if late:
             deadline = time.monotonic() + timeout_s

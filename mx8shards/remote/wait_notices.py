@@ -12,7 +12,6 @@ NOTICE_AFTER_S = 2.0
 _EVERY_S = 30.0
 
 _logger = logging.getLogger("mx8shards")
-_lock = threading.Lock()
 _told_at: dict[str, float] = {}  # by kind of notice: an outage hits many requests at once, which need one notice
 
 
@@ -30,9 +29,7 @@ def told_if_slow(what: str) -> Iterator[None]:
 
 def tell(kind: str, text: str) -> None:
     """Log a warning, unless one of this kind was logged in the last half minute."""
-    now = time.monotonic()
-    with _lock:
-        if now - _told_at.get(kind, -_EVERY_S) < _EVERY_S:
-            return
+    now = time.monotonic()  # no lock, which a forked child might inherit held: at worst two threads both tell it
+    if now - _told_at.get(kind, -_EVERY_S) >= _EVERY_S:
         _told_at[kind] = now
-    _logger.warning(text)
+        _logger.warning(text)

@@ -57,7 +57,7 @@ def next_uses(uses: Uses, position: int, coming: Coming) -> Ids:
     A shard that was used before, and is not among those coming, is needed some time after them. No shard is needed at
     the position itself: each may leave the cache, as open files stay readable, so that nobody waits for room.
     """
-    begin = np.maximum(uses.first, coming.stop)
+    begin = np.maximum(uses.first, max(coming.stop, position + 1))
     begin[coming.shards[::-1]] = np.maximum(coming.positions[::-1], position + 1)  # of several ones, the first
     return begin
 

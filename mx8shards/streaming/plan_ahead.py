@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import pickle
+import weakref
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from multiprocessing.context import get_spawning_popen
+from multiprocessing.reduction import DupFd
 from threading import get_ident
-from typing import Any
+from typing import IO, Any
 
-import torch
 from torch.utils.data import get_worker_info
 
 from mx8shards.loading.execution.threads import start_thread
-from mx8shards.loading.shared_epoch import shared as in_shared_memory
 from mx8shards.order.mosaicml.epoch_plan import EpochPlan
 
 MOST_SENT = 1 << 22  # samples: a spawned worker reads 16 MB sooner than it makes the order
@@ -34,7 +35,7 @@ class PlanAhead:
         self._made: Future[EpochPlan] | None = None
         self._is_first = True
         self._shared: tuple[Hashable, EpochPlan] | None = None
-        self._sent: torch.Tensor | None = None  # the pickled plan for spawned workers
+        self._sent: IO[bytes] | None = None  # a nameless file in memory: the pickled plan, for spawned workers
 
     def share(self, key: Hashable, make: Make) -> None:
         """Have this plan ready for the workers that are forked after this.
@@ -44,6 +45,8 @@ class PlanAhead:
             make: A function that makes it.
         """
         if self.shared(key) is None:
+            if self._sent is not None:
+                self._sent.close()
             self._shared, self._sent = (key, self.take(key, make)), None
 
     def shared(self, key: Hashable) -> EpochPlan | None:
@@ -89,14 +92,33 @@ class PlanAhead:
         """Another process plans for itself. Only a worker that is being spawned gets the plan that is shared."""
         if get_spawning_popen() is None or self._shared is None or len(self._shared[1]) > MOST_SENT:
             return PlanAhead, ()
-        if self._sent is None:  # in shared memory: a worker reads its pipe only when it has imported torch
-            self._sent = in_shared_memory(torch.frombuffer(bytearray(pickle.dumps(self._shared)), dtype=torch.uint8))
-        return _of_worker, (self._sent,)
+        try:
+            if self._sent is None:  # not through the pipe, which a worker reads only when it has imported torch
+                self._sent = _file_in_memory(pickle.dumps(self._shared))
+                weakref.finalize(self, self._sent.close)
+            return _of_worker, (DupFd(self._sent.fileno()),)
+        except OSError:  # no memory or descriptor is left: the worker plans for itself
+            return PlanAhead, ()
 
 
-def _of_worker(sent: torch.Tensor) -> PlanAhead:
-    found = PlanAhead()
-    found._shared = pickle.loads(sent.numpy().data)  # noqa: S301 - from the parent process
+def _file_in_memory(data: bytes) -> IO[bytes]:
+    """A file without a name, which takes no place of /dev/shm. OSError where there are none (macOS)."""
+    if not hasattr(os, "memfd_create"):
+        raise OSError("no files in memory")
+    file = os.fdopen(os.memfd_create("mx8shards-plan"), "wb")
+    try:
+        file.write(data)
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _of_worker(sent: Any) -> PlanAhead:
+    found, descriptor = PlanAhead(), sent.detach()
+    with os.fdopen(descriptor, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+        found._shared = pickle.loads(data)  # noqa: S301 - from the parent process
     return found
 
 
@@ -111,17 +133,24 @@ class _Making:
         self.made: Future[EpochPlan] = Future()
         self._make = make
         self._thread: int | None = None
+        self._given_up = False
 
     def run(self) -> None:
         """Make the plan."""
         self._thread = get_ident()
         try:
+            if self._given_up:
+                raise SystemExit
             self.made.set_result(self._make())
         except BaseException as error:  # noqa: BLE001 - the iteration that needs the plan makes it again, and raises this
             with suppress(InvalidStateError):  # it was made right before it was given up
                 self.made.set_exception(error)
+        finally:
+            self._thread = None  # its number may soon be another thread's
 
     def stop(self) -> None:
         """Raise SystemExit in the thread, at its next step in Python: none of NumPy's steps takes more than seconds."""
-        if self._thread is not None and not self.made.done():
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(SystemExit))
+        self._given_up = True
+        thread = self._thread
+        if thread is not None and not self.made.done():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))

@@ -199,10 +199,10 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         following = self._planned(world, epoch + 1, 0, size, of_rank=True)
         return partial(self._ahead.begin, self.epoch_size, *following)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Any:
         if self.epoch_size <= MOST_SENT:
             plan_before_spawn(self, self._plan_for_workers)
-        return self.__dict__
+        return super().__getstate__()
 
     def _planned(
         self, world: World, epoch: int, sample_in_epoch: int, batch_size: int, *, of_rank: bool = False

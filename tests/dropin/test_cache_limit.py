@@ -16,7 +16,7 @@ from mx8shards.errors import RemoteError, SettingError
 from mx8shards.remote import fetching
 from mx8shards.remote.eviction import Limit, Room
 from mx8shards.remote.stamps import Stamps
-from mx8shards.streaming import Stream, StreamingDataset
+from mx8shards.streaming import MDSWriter, Stream, StreamingDataset
 from mx8shards.streaming.cache_following import Coming, Uses, next_uses
 from tests.dropin.conftest import write
 
@@ -144,6 +144,25 @@ def test_workers_with_little_room_fetch_few_shards_again(
     assert dataset.num_shards <= len(log.read_text()) <= 2 * dataset.num_shards
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_more_workers_than_samples_in_the_cache_read_all(tmp_path: Path) -> None:
+    shard = 1 << 14
+    with MDSWriter(out=str(tmp_path / "ones"), columns={"x": "bytes"}, size_limit=shard) as writer:
+        for i in range(60):
+            writer.write({"x": bytes([i]) * 15_000})
+    settings: dict[str, Any] = {"shuffle": True, "download_timeout": 3}
+    dataset = whole(tmp_path / "ones", tmp_path / "cache", 7 * shard, **settings)
+    loader = DataLoader(dataset, batch_size=2, num_workers=9, multiprocessing_context="fork", collate_fn=list)
+    assert sorted(sample["x"][0] for batch in loader for sample in batch) == list(range(60))
+
+
+@pytest.mark.filterwarnings("ignore:predownload")
+def test_a_small_cache_needs_no_predownload(source: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"shuffle": True, "predownload": 0, "download_timeout": 3}
+    dataset = whole(source, tmp_path / "cache", 5 * largest(source), **settings)
+    assert sorted(sample["id"] for sample in dataset) == list(range(800))
+
+
 def test_a_limit_has_room_for_four_shards(source: Path, large: Path, tmp_path: Path) -> None:
     shards = [path.stat().st_size for path in source.glob("*.mds")]
     with pytest.raises(ValueError, match="cache_limit: expected more than the indices take"):
@@ -210,4 +229,5 @@ def test_next_uses_are_known_ahead_and_estimated_beyond() -> None:
     assert begin[1] == 41  # its next use
     assert begin[2] == 90  # its first use, which is known
     assert begin[3] == 41  # it is needed now, and may leave all the same
+    assert next_uses(uses, 50, Coming(np.array([], int), np.array([], int), 50))[1] == 51  # nothing is needed at 50
     assert next_uses(uses, 46, Coming(np.array([3]), np.array([47]), 50))[1] == 50  # used before, and needed again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import subprocess
@@ -138,6 +139,30 @@ def test_a_spawned_worker_gets_the_order_of_its_rank(numbers: Path) -> None:
     dataset = PlannedByTheParent(local=str(numbers / "a"), batch_size=8, shuffle=True)
     expected = epochs(make(numbers), 1, num_workers=1)
     assert epochs(dataset, 1, num_workers=1, multiprocessing_context="spawn") == expected
+
+
+def test_a_spawned_worker_plans_for_itself_where_there_are_no_files_in_memory(
+    numbers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = epochs(make(numbers), 1, num_workers=1)
+    monkeypatch.setattr(os, "memfd_create", full)
+    assert epochs(make(numbers), 1, num_workers=1, multiprocessing_context="spawn") == expected
+
+
+def full(_name: str) -> int:
+    raise OSError(errno.ENOMEM, "no memory is left")
+
+
+class Slotted(StreamingDataset):
+    """A subclass with an attribute that is not in its `__dict__`."""
+
+    __slots__ = ("note",)
+
+
+def test_slots_of_a_subclass_are_copied(numbers: Path) -> None:
+    dataset = Slotted(local=str(numbers / "a"), batch_size=8)
+    dataset.note = "kept"
+    assert pickle.loads(pickle.dumps(dataset)).note == "kept"
 
 
 def test_other_copies_of_a_dataset_have_no_order(numbers: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from mx8shards.loading.execution import threads as ending
 from tests.anonymous_memory import anonymous_bytes
 from tests.loader.child_process import ChildProcess
 from tests.loader.faults import ChecksumDecoder, Fault, OnCommandError, raising
@@ -227,6 +228,29 @@ def test_the_interpreter_exits_cleanly_with_an_open_loader(
         assert child_process.read_rest() == ([], status)
     assert child_process.errors.strip().endswith("RuntimeError: on command" if how == "error" else "")
     assert how == "error" or not child_process.errors
+
+
+class HardOfHearing:
+    """The owner of a thread that misses the first request to end."""
+
+    def __init__(self) -> None:
+        self.asked, self.ended = 0, threading.Event()
+
+    def stop(self) -> None:
+        self.asked += 1
+        if self.asked > 1:
+            self.ended.set()
+
+
+def test_a_thread_that_misses_a_request_to_end_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ending, "_known", ending._Known())
+    owner = HardOfHearing()
+    thread = ending.start_thread(owner, "waiting", owner.ended.wait)
+    ending._end_all()
+    assert not thread.is_alive()
+    assert not caplog.messages
 
 
 def test_children_forked_during_an_epoch_can_iterate_and_the_parent_continues(

@@ -20,6 +20,7 @@ from weakref import WeakSet
 from mx8shards.errors import LoaderError
 
 JOIN_S = 5.0  # threads in a longer read or transform are left running
+_AGAIN_S = 0.05
 
 
 class Owner(Protocol):
@@ -81,9 +82,9 @@ def _start(owner: Owner, thread: Thread, begun: SimpleQueue[BaseException | None
         begun.put(None)
 
 
-def join(threads: Iterable[Thread]) -> None:
-    """Wait for these threads, at most `JOIN_S`: a thread that waits for a disk may never end."""
-    deadline = time.monotonic() + JOIN_S
+def join(threads: Iterable[Thread], timeout_s: float | None = None) -> None:
+    """Wait for these threads, at most `JOIN_S` or this time: a thread that waits for a disk may never end."""
+    deadline = time.monotonic() + (JOIN_S if timeout_s is None else timeout_s)
     for thread in threads:
         if thread.ident is None:  # its start failed or was interrupted
             continue
@@ -97,9 +98,14 @@ def _end_all() -> None:
     with _known.lock:
         _known.ending = True
         owners, threads = list(_known.owners), list(_known.threads)
+    deadline = time.monotonic() + JOIN_S
     for owner in owners:
         owner.stop()
-    join(threads)
+    while (alive := [thread for thread in threads if thread.is_alive()]) and time.monotonic() < deadline:
+        alive[0].join(_AGAIN_S)
+        for owner in owners:
+            owner.stop()  # again: an exception that this raises in a thread is lost if it meets a callback there
+    join(threads, max(0.0, deadline - time.monotonic()))
 
 
 os.register_at_fork(after_in_child=_known.forget)
