@@ -144,8 +144,6 @@ def look():
 
 def read_until_stopped():
     seen = looks = missed = 0
-    stopped = []
-    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     while not stopped:
         try:
             now = look()
@@ -161,6 +159,8 @@ def read_until_stopped():
     return {"looks": looks, "missed": missed, "last": newest}
 
 look()  # what is imported late is imported once
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))  # a child that has not run yet may be told, too
 for _ in range(4):
     if not os.fork():
         try:
@@ -168,7 +168,6 @@ for _ in range(4):
         except BaseException:
             traceback.print_exc()
         os._exit(0)
-signal.signal(signal.SIGTERM, lambda *_: None)  # it is the children that are told
 print("ready", flush=True)
 for _ in range(4):
     os.wait()

@@ -113,11 +113,35 @@ def forked(data: str, times: int) -> None:
 
 def trained(data: str, state: str, log: str, world_size: int, batch_size: int, epochs: int, seed: int) -> None:
     """Train all ranks in one process. After each step, log the samples and write the state atomically."""
+    _train(mx8.Dataset(data), ids_of, {}, state, log, world_size, batch_size, epochs, seed)
+
+
+def trained_on_clips(data: str, state: str, log: str, world_size: int, batch_size: int, epochs: int, seed: int) -> None:
+    """The same for clips of videos, whose ids are made of the video's label and the first frame."""
+    view = mx8.Dataset(data).clips("video", frames=2, stride=2, every=5)
+    decode = {"video": mx8.Clip(16)}
+
+    def ids(batch: Any) -> list[int]:
+        rows = zip(batch["label"], batch["video.frames"], strict=True)
+        return [1000 * int(label) + int(frames[0]) for label, frames in rows]
+
+    _train(view, ids, decode, state, log, world_size, batch_size, epochs, seed)
+
+
+def _train(
+    view: mx8.Dataset,
+    ids_of: Callable[[Any], list[int]],
+    decode: dict[str, Any],
+    state: str,
+    log: str,
+    world_size: int,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+) -> None:
     pool = mx8.Pool(memory="64mb", threads=2)
-    loaders = [
-        loader_of(data, batch_size=batch_size, rank=rank, world_size=world_size, pool=pool, threads=None, shuffle=True)
-        for rank in range(world_size)
-    ]
+    options: dict[str, Any] = {"batch_size": batch_size, "shuffle": True, "decode": decode, "output": "numpy"}
+    loaders = [mx8.Loader(view, rank=rank, world_size=world_size, pool=pool, **options) for rank in range(world_size)]
     if os.path.exists(state):
         for loader in loaders:
             loader.load_state_dict(json.loads(Path(state).read_text()))
@@ -204,7 +228,10 @@ def decoded_for(data: str, count: int) -> None:
 
 SCENARIOS: dict[str, Callable[..., None]] = {
     scenario.__name__: scenario
-    for scenario in (interrupted, left_open, forked, trained, forked_while_locked, few_files, worked_for, decoded_for)
+    for scenario in (
+        *(interrupted, left_open, forked, trained, trained_on_clips),
+        *(forked_while_locked, few_files, worked_for, decoded_for),
+    )
 }
 
 

@@ -7,11 +7,14 @@ import os
 import random
 import signal
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import videos
+from tests.clip_data import write_videos
 from tests.loader.child_process import ChildProcess
 from tests.loader.leak_checks import time_limit, write
 
@@ -41,8 +44,16 @@ def kept_of(lines: list[dict[str, Any]]) -> dict[int, list[int]]:
     return kept
 
 
-def train_and_kill(child_process: ChildProcess, data: Path, place: Path, rng: random.Random, kills: int) -> int:
-    """Train to the end despite kills. Returns how many processes were killed."""
+def train_and_kill(
+    child_process: ChildProcess,
+    data: Path,
+    place: Path,
+    rng: random.Random,
+    kills: int,
+    scenario: str = "trained",
+    wanted: Collection[int] = range(SAMPLES),
+) -> int:
+    """Train to the end despite kills, and assert that each epoch had the wanted ids. Returns how many were killed."""
     place.mkdir()
     struck = 0
     while True:
@@ -50,7 +61,7 @@ def train_and_kill(child_process: ChildProcess, data: Path, place: Path, rng: ra
         files = {"data": str(data), "state": str(place / "state"), "log": str(place / "log")}
         settings = {"world_size": world_size, "batch_size": batch_size, "epochs": EPOCHS, "seed": rng.randrange(99)}
         with time_limit():
-            child_process.start("trained", **files, **settings)
+            child_process.start(scenario, **files, **settings)
             if struck < kills:
                 heard = next(
                     (word for _ in range(rng.randrange(1, 6)) if (word := child_process.read_line()) == "done"), "step"
@@ -65,8 +76,8 @@ def train_and_kill(child_process: ChildProcess, data: Path, place: Path, rng: ra
     kept = kept_of([json.loads(line) for line in (place / "log").read_text().splitlines()])
     for epoch, ids in kept.items():
         counts = Counter(ids)
-        doubled = sum(counts.values()) - SAMPLES  # if fewer samples than ranks remain, ranks repeat some
-        assert set(counts) == set(range(SAMPLES)), f"epoch {epoch}"
+        doubled = sum(counts.values()) - len(wanted)  # if fewer samples than ranks remain, ranks repeat some
+        assert set(counts) == set(wanted), f"epoch {epoch}"
         assert 0 <= doubled <= 2, f"epoch {epoch}"
     return struck
 
@@ -75,6 +86,15 @@ def test_a_training_that_is_killed_repeatedly_sees_every_sample_once(
     child_process: ChildProcess, data: Path, tmp_path: Path
 ) -> None:
     assert train_and_kill(child_process, data, tmp_path / "place", random.Random(0), 20) >= 5  # more on a quiet machine
+
+
+def test_a_training_on_clips_that_is_killed_sees_every_clip_once(child_process: ChildProcess, tmp_path: Path) -> None:
+    forms = [("h264", "open"), ("h264", "vfr"), ("mjpeg", "closed")]
+    found = [videos.video(*form) for form in forms]
+    write_videos(tmp_path / "data", [each.data for each in found]).close()
+    wanted = {1000 * i + start for i, each in enumerate(found) for start in range(0, len(each.numbers) - 2, 5)}
+    settings: dict[str, Any] = {"scenario": "trained_on_clips", "wanted": wanted}
+    assert train_and_kill(child_process, tmp_path / "data", tmp_path / "place", random.Random(1), 5, **settings) >= 1
 
 
 @pytest.mark.hunt

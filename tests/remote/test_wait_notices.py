@@ -40,8 +40,9 @@ def test_an_answer_that_takes_long_is_told_while_it_is_awaited(caplog: pytest.Lo
 
 def test_a_quick_answer_is_not_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wait_notices, "NOTICE_AFTER_S", 600.0)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with wait_notices.told_if_slow("s3://b/index.json"):
         pass
-    wait_until(lambda: threading.active_count() == before)
+    timers = [each for each in threading.enumerate() if isinstance(each, threading.Timer) and each not in before]
+    wait_until(lambda: not any(timer.is_alive() for timer in timers))
     assert not caplog.messages
