@@ -49,7 +49,7 @@ def samples_of(
     distance = predownload + run
     if following.evicts:  # what is fetched ahead takes the room of shards that could stay
         room = following.samples_in_cache // world.workers_per_node
-        run = max(1, min(2 * run, room // _PARTS))
+        run = max(1, min(run, room // _PARTS))
         distance = max(1, min(predownload, room))
     ahead = ShardsAhead(samples, worker_runs(plan, world, run), distance, following)
     try:

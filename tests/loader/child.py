@@ -111,34 +111,21 @@ def forked(data: str, times: int) -> None:
     say("whole", found == expected)
 
 
-def trained(data: str, state: str, log: str, world_size: int, batch_size: int, epochs: int, seed: int) -> None:
-    """Train all ranks in one process. After each step, log the samples and write the state atomically."""
-    _train(mx8.Dataset(data), ids_of, {}, state, log, world_size, batch_size, epochs, seed)
+def clip_ids_of(batch: Any) -> list[int]:
+    """Numbers of clips: of the label of the video and the first frame."""
+    rows = zip(batch["label"], batch["video.frames"], strict=True)
+    return [1000 * int(label) + int(frames[0]) for label, frames in rows]
 
 
-def trained_on_clips(data: str, state: str, log: str, world_size: int, batch_size: int, epochs: int, seed: int) -> None:
-    """The same for clips of videos, whose ids are made of the video's label and the first frame."""
-    view = mx8.Dataset(data).clips("video", frames=2, stride=2, every=5)
-    decode = {"video": mx8.Clip(16)}
-
-    def ids(batch: Any) -> list[int]:
-        rows = zip(batch["label"], batch["video.frames"], strict=True)
-        return [1000 * int(label) + int(frames[0]) for label, frames in rows]
-
-    _train(view, ids, decode, state, log, world_size, batch_size, epochs, seed)
-
-
-def _train(
-    view: mx8.Dataset,
-    ids_of: Callable[[Any], list[int]],
-    decode: dict[str, Any],
-    state: str,
-    log: str,
-    world_size: int,
-    batch_size: int,
-    epochs: int,
-    seed: int,
+def trained(
+    data: str, state: str, log: str, world_size: int, batch_size: int, epochs: int, seed: int, clips: bool = False
 ) -> None:
+    """Train all ranks in one process. After each step, log the samples, or clips, and write the state atomically."""
+    view = mx8.Dataset(data)
+    decode = {}
+    if clips:
+        view, decode = view.clips("video", frames=2, stride=2, every=5), {"video": mx8.Clip(16)}
+    found = clip_ids_of if clips else ids_of
     pool = mx8.Pool(memory="64mb", threads=2)
     options: dict[str, Any] = {"batch_size": batch_size, "shuffle": True, "decode": decode, "output": "numpy"}
     loaders = [mx8.Loader(view, rank=rank, world_size=world_size, pool=pool, **options) for rank in range(world_size)]
@@ -154,7 +141,7 @@ def _train(
     write_down(run=True, epoch=at["epoch"], position=at["position"])
     while at["epoch"] < epochs:
         for batches in zip(*loaders, strict=True):
-            write_down(epoch=at["epoch"], position=at["position"], ids=[i for batch in batches for i in ids_of(batch)])
+            write_down(epoch=at["epoch"], position=at["position"], ids=[i for each in batches for i in found(each)])
             at = loaders[seed % world_size].state_dict()
             Path(state + ".new").write_text(json.dumps(at))
             os.replace(state + ".new", state)
@@ -228,10 +215,7 @@ def decoded_for(data: str, count: int) -> None:
 
 SCENARIOS: dict[str, Callable[..., None]] = {
     scenario.__name__: scenario
-    for scenario in (
-        *(interrupted, left_open, forked, trained, trained_on_clips),
-        *(forked_while_locked, few_files, worked_for, decoded_for),
-    )
+    for scenario in (interrupted, left_open, forked, trained, forked_while_locked, few_files, worked_for, decoded_for)
 }
 
 

@@ -50,8 +50,8 @@ def train_and_kill(
     place: Path,
     rng: random.Random,
     kills: int,
-    scenario: str = "trained",
     wanted: Collection[int] = range(SAMPLES),
+    **more: Any,
 ) -> int:
     """Train to the end despite kills, and assert that each epoch had the wanted ids. Returns how many were killed."""
     place.mkdir()
@@ -61,7 +61,7 @@ def train_and_kill(
         files = {"data": str(data), "state": str(place / "state"), "log": str(place / "log")}
         settings = {"world_size": world_size, "batch_size": batch_size, "epochs": EPOCHS, "seed": rng.randrange(99)}
         with time_limit():
-            child_process.start(scenario, **files, **settings)
+            child_process.start("trained", **files, **settings, **more)
             if struck < kills:
                 heard = next(
                     (word for _ in range(rng.randrange(1, 6)) if (word := child_process.read_line()) == "done"), "step"
@@ -93,8 +93,8 @@ def test_a_training_on_clips_that_is_killed_sees_every_clip_once(child_process: 
     found = [videos.video(*form) for form in forms]
     write_videos(tmp_path / "data", [each.data for each in found]).close()
     wanted = {1000 * i + start for i, each in enumerate(found) for start in range(0, len(each.numbers) - 2, 5)}
-    settings: dict[str, Any] = {"scenario": "trained_on_clips", "wanted": wanted}
-    assert train_and_kill(child_process, tmp_path / "data", tmp_path / "place", random.Random(1), 5, **settings) >= 1
+    rng, place = random.Random(1), tmp_path / "place"
+    assert train_and_kill(child_process, tmp_path / "data", place, rng, 5, wanted, clips=True) >= 1
 
 
 @pytest.mark.hunt

@@ -27,7 +27,7 @@ class Planner:
     def __init__(self, state: RunState, admission: Admission) -> None:
         self._state = state
         self._admission = admission
-        self._planning_since = 0.0  # by a clock that stops for compiling and for what has times of its own
+        self._planning_since = 0.0  # by `_clock`
         self.planned_s = 0.0
         self._wanted: Restart | None = None
         self._fetch: BlockFetch | None = None
@@ -107,6 +107,7 @@ class Planner:
         return [task.group for task in self._state.filling.copy()]
 
     def _clock(self) -> float:
+        """A clock that stops while this thread compiles, opens files or waits for shards."""
         state = self._state
         return clock() - state.assembly.plan.shard_table.files_s - sum(state.provided_s.values())
 

@@ -314,7 +314,7 @@ class ShardTable:
         numbers, which = np.unique(rows["shard"][chosen], return_inverse=True)
         evicted = [i for i in numbers.tolist() if i not in self._failures and self._shards.awaits(i) is not None]
         if evicted:
-            self._make_local(evicted, provide)  # whoever provides counts this time
+            self._make_local(evicted, provide)  # `provide` counts the time that this takes
         begun = clock()
         files = [self._attempt(self._open_file, i) for i in numbers.tolist()]
         rows["file"][chosen] = np.array([-1 if file is None else file.descriptor for file in files], np.int32)[which]
