@@ -44,6 +44,21 @@ def iterated(adapter: str, root: str, options: dict[str, Any], column: str, seco
     }
 
 
+def cold(adapter: str, root: str, options: dict[str, Any], column: str) -> Numbers:
+    """The time per sample of an epoch of `for sample in dataset` whose files are not in the page cache."""
+    import_all(adapter)
+    page_cache.drop(Path(root))
+    resident = page_cache.resident_share(Path(root))
+    with Measured() as whole:
+        samples = one_epoch(open_with(adapter, "open_samples", root, options), column)
+    return {
+        "samples_per_s": samples / whole.seconds,
+        "microseconds": MB * whole.seconds / samples,
+        "resident_percent": 100 * resident,
+        **whole.numbers,
+    }
+
+
 def one_epoch(dataset: Any, column: str) -> int:
     """Touch one item per page of every sample's column. Returns the number of samples."""
     count = 0

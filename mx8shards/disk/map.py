@@ -8,6 +8,7 @@ keeps a duplicate descriptor). Accessing mapped memory raises SIGBUS if the file
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 from contextlib import suppress
@@ -28,6 +29,7 @@ _mmap.restype = ctypes.c_void_p
 _mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _munmap = _libc.munmap
 _munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)  # Linux only
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -93,6 +95,19 @@ class ReadFile:
         while len(data) < size_bytes and (more := os.pread(self.descriptor, size_bytes - len(data), begin + len(data))):
             data += more
         return data
+
+    def is_cached(self, at: int) -> bool:
+        """Whether the byte at this offset can be read without waiting for the disk, as far as the system tells."""
+        if not _NOWAIT:
+            return True
+        try:
+            os.preadv(self.descriptor, [bytearray(1)], at, _NOWAIT)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # the file system keeps all in memory (tmpfs), or cannot tell
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+        return True
 
     def prefetch(self, begin: int, size_bytes: int) -> None:
         """Start reading these bytes, and no others, into the page cache, if the system has posix_fadvise."""

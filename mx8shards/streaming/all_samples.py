@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mx8shards.errors import SettingError
 from mx8shards.format.columns import Columns
 from mx8shards.shards.providers import Eviction
+from mx8shards.shards.shard import Shard
 from mx8shards.streaming.mds_run import RunReader
 from mx8shards.streaming.mds_samples import MdsSamples
 from mx8shards.streaming.open_shards import OpenShards
@@ -82,6 +83,25 @@ class AllSamples:
         if reader is None:
             reader = self._readers[columns] = RunReader(columns)
         return reader(parts, len(rows))
+
+    def place_of(self, sample_id: int) -> tuple[int, int]:
+        """The shard of a sample, and its row there."""
+        shard = bisect_right(self._starts, sample_id) - 1
+        return shard, sample_id - self._starts[shard]
+
+    def lasting(self, shard: int) -> Shard | None:
+        """This shard, open, if it is of MDS, is here and stays here."""
+        stream, number = self._of_stream(shard)
+        if not isinstance(stream, MdsSamples) or self._limited_open.may_leave(shard) or stream.awaits(number):
+            return None
+        return stream.open_for_runs(number)[1]
+
+    @property
+    def mean_bytes(self) -> int:
+        """The bytes of a sample of MDS, on average; at least 1."""
+        streams = [stream for stream in self.streams if isinstance(stream, MdsSamples)]
+        count = sum(int(stream.samples_per_shard.sum()) for stream in streams)
+        return max(1, sum(stream.raw_bytes for stream in streams) // max(1, count))
 
     def locate(self, sample_ids: Ids) -> Ids:
         """The shard of each of these samples."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from mx8shards.streaming.all_samples import AllSamples
 from mx8shards.streaming.iteration import read_samples
+from mx8shards.streaming.reading_ahead import read_ahead
 from mx8shards.streaming.sample_array import Array
 from mx8shards.streaming.sample_locations import Spanner
 from mx8shards.streaming.shard_files import ShardReaders
@@ -30,6 +31,7 @@ class SampleFacts(Array):
         ids[ids < 0] += len(self._samples)
         if ids.min(initial=0) < 0 or ids.max(initial=-1) >= len(self._samples):
             return [self[each] for each in at]  # one of them raises the error
+        read_ahead(self._samples, ids)
         return list(read_samples(self._samples, ids, None))
 
     @property

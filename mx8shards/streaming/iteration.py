@@ -13,6 +13,7 @@ from mx8shards.order.mosaicml.epoch_plan import EpochPlan
 from mx8shards.order.orders import PADDING
 from mx8shards.order.permutation import Ids
 from mx8shards.streaming.all_samples import AllSamples
+from mx8shards.streaming.reading_ahead import AHEAD_BYTES, with_next_read_ahead
 from mx8shards.streaming.worker_samples import worker_runs
 from mx8shards.streaming.world import World
 
@@ -38,7 +39,8 @@ def samples_of(
         get: A function that returns a sample, as a subclass of the dataset defines it; None reads it from its shard.
     """
     if samples.all_here:
-        for ids in worker_runs(plan, world):
+        run = max(_LEAST_RUN, min(AHEAD_BYTES // samples.mean_bytes, _MOST_RUN))
+        for ids in with_next_read_ahead(samples, worker_runs(plan, world, run)):
             yield from read_samples(samples, ids[ids != PADDING], get)
         return
     from mx8shards.streaming.cache_following import CacheFollowing  # here, as a spawned worker is to import little

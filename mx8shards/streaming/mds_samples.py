@@ -50,6 +50,11 @@ class MdsSamples:
         return self.shards.snapshots[0].root
 
     @property
+    def raw_bytes(self) -> int:
+        """The bytes of all shards, unpacked."""
+        return int(self._index.raw.size_bytes.sum())
+
+    @property
     def largest_bytes(self) -> int:
         """The most bytes that one shard takes in a cache, raw and compressed."""
         sizes = self._index.raw.size_bytes + np.maximum(self._index.zip.size_bytes, 0)

@@ -48,6 +48,10 @@ class OpenShards:
         """Record that a shard was closed."""
         self._open.pop(shard, None)
 
+    def may_leave(self, shard: int) -> bool:
+        """Whether this shard may be evicted."""
+        return bool(self._sizes[shard])
+
     def fit(self, shards: Ids) -> bool:
         """Whether these shards may be open together."""
         return int(self._sizes[shards].sum()) <= self._most_bytes
