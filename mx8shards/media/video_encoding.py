@@ -14,10 +14,11 @@ from fractions import Fraction
 from typing import Any
 
 from mx8shards.errors import DecodeError, error_text, require
+from mx8shards.media.container_ends import check_whole
 from mx8shards.media.containers import new_container, opened, video_stream
 from mx8shards.media.display_matrix import upright_filters
 from mx8shards.media.mp4_boxes import with_index_first
-from mx8shards.media.video_index import times_in_order
+from mx8shards.media.video_index import check_frame, times_in_order
 
 ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
 CRF = {"h264": 23, "av1": 35}
@@ -70,7 +71,7 @@ def versions() -> dict[str, str]:
 
 
 def reencoded(payload: bytes, encoding: Encoding, *, audio: bool = True) -> bytes:
-    """A video in a new MP4, re-encoded. DecodeError if it cannot be decoded, or its audio cannot be copied.
+    """A video in a new MP4, re-encoded. DecodeError if it is damaged, or its audio cannot be copied.
 
     Args:
         payload: The container's bytes.
@@ -78,6 +79,7 @@ def reencoded(payload: bytes, encoding: Encoding, *, audio: bool = True) -> byte
         audio: Copy the audio, too.
     """
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder writes its settings to stderr otherwise
+    check_whole(payload)
     out = io.BytesIO()
     times = times_in_order(payload)
     with opened(payload) as container, new_container("mp4", out, {}) as target:
@@ -128,6 +130,7 @@ class _Encoder:
                 waiting += [packet] if packet.size else []
                 continue
             for frame in self._source.codec_context.decode(packet if packet.size else None):
+                check_frame(frame, number)
                 time = frame.pts if times is None else int(times[min(number, len(times) - 1)])
                 if time is None:
                     raise DecodeError(expected="a time for every frame", found=f"none for frame {number}")

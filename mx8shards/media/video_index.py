@@ -21,7 +21,7 @@ import numpy.typing as npt
 from mx8shards.errors import DecodeError, FormatError
 from mx8shards.format.packet_index import MOST_TIME, PacketIndex, VideoFacts, encode_packet_index
 from mx8shards.media.chroma_siting import siting_of
-from mx8shards.media.container_ends import check_not_cut, size_of
+from mx8shards.media.container_ends import check_whole, size_of
 from mx8shards.media.containers import (
     PIXEL_FORMATS,
     check_size,
@@ -83,8 +83,7 @@ class _Decoded:
     def add(self, frames: Sequence[Any]) -> None:
         """Note the next frames. DecodeError if one is damaged, or unlike the others."""
         for frame in frames:
-            if frame.is_corrupt:
-                raise DecodeError(expected="a whole video", found=f"damage in frame {len(self.packets)}")
+            check_frame(frame, len(self.packets))
             self.first = self.first or frame
             self.packets.append(frame.opaque[0])
             self.kinds.add((frame.format.name, frame.width, frame.height))
@@ -102,7 +101,7 @@ def index_video(source: bytes | IO[bytes], *, decode: bool = True, for_clips: bo
             unless the container does not tell when frames are shown.
         for_clips: False: also of a video whose pixels or rotation clips do not support, to copy or re-encode it.
     """
-    check_not_cut(source)
+    check_whole(source)
     with opened(source) as container:
         stream = video_stream(container)
         packets, decoded = _read(source, container, stream, decode)
@@ -150,6 +149,12 @@ def _read(source: bytes | IO[bytes], container: Any, stream: Any, decode: bool) 
         if decode or decoded.first is None:
             decoded.add(context.decode(packet if packet.size else None))
     return packets, decoded
+
+
+def check_frame(frame: Any, number: int) -> None:
+    """DecodeError if a decoder has concealed damage in this frame."""
+    if frame.is_corrupt:
+        raise DecodeError(expected="a whole video", found=f"damage in frame {number}")
 
 
 def _check_packet(packet: Any) -> None:

@@ -221,3 +221,27 @@ def test_a_damaged_video_is_refused_or_reencoded_without_another_error(codec):
         index_video(reencoded(bytes(data), X264))
     except DecodeError:
         return
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi"])
+def test_a_video_that_is_cut_short_is_not_reencoded(suffix):
+    data = encoded("h264", range(30), range(30), suffix=suffix)
+    with pytest.raises(DecodeError, match=rf"expected {len(data)} bytes|cut short"):
+        reencoded(data[: len(data) * 3 // 4], X264)
+
+
+def test_a_frame_whose_damage_the_decoder_conceals_is_not_reencoded():
+    data = video("h264", "wrong rate").data
+    index = index_video(data).packets
+    reasons = set()
+    for begin, size in zip(index.position.tolist(), index.size.tolist(), strict=True):
+        damaged = (
+            data[: begin + 30] + bytes(byte ^ 0x5A for byte in data[begin + 30 : begin + size]) + data[begin + size :]
+        )
+        try:
+            index_video(damaged)
+        except DecodeError as error:
+            reasons.add(str(error.found).rstrip("0123456789"))
+            with pytest.raises(DecodeError, match=str(error)):
+                reencoded(damaged, X264)
+    assert "damage in frame " in reasons
