@@ -12,7 +12,8 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.clips.clip_facts import anchors_of, clip_view, video_columns
+from mx8shards.clips.anchor_times import anchors_of
+from mx8shards.clips.clip_facts import clip_view, video_columns
 from mx8shards.clips.clip_settings import clip_times
 from mx8shards.clips.packet_columns import clip_bounds
 from mx8shards.errors import FormatError, SchemaError, SettingError, finite_seconds, one_of, true_or_false, visible

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mx8shards.clips.clip_settings import anchor_in_nanoseconds
 from mx8shards.clips.clip_view import NO_LENGTHS, ClipView
 from mx8shards.clips.length_file import lengths_of_videos
 from mx8shards.clips.packet_file import packet_file
-from mx8shards.errors import FormatError, SchemaError, SettingError, finite_numbers, shown
-from mx8shards.format.clip_times import ClipTimes, Clock, IndexFile, VideoColumns, moments
+from mx8shards.errors import FormatError, SchemaError, SettingError, shown
+from mx8shards.format.clip_times import ClipTimes, IndexFile, VideoColumns, moments
 from mx8shards.format.packet_index import FORMAT, VIDEOS
 from mx8shards.shards.column_values import stacked_column
 from mx8shards.shards.open_shard import Shards
@@ -21,10 +20,6 @@ from mx8shards.views import Ids, View
 _DURATION = ("duration", "time_base_num", "time_base_den")
 _MOST = 1 << 40  # frames or moments of a video
 _RUN = 1 << 20  # samples whose facts are read at a time
-_ANCHORS = {  # expected values, and a hint
-    "first": ("seconds from the first frame of the video", 'clock="container" counts from time 0 of the container'),
-    "container": ("seconds on the clock of the container", "are they milliseconds?"),
-}
 
 
 def video_columns(
@@ -39,11 +34,17 @@ def video_columns(
     if not wanted or not all(isinstance(name, str) for name in wanted) or len(set(wanted)) < len(wanted):
         raise SettingError(subject="clips", expected="a column of videos, or several", found=shown(names))
     for name in wanted:
-        if name not in columns:
-            have = ", ".join(map(repr, columns))
-            raise SettingError(subject="clips", expected=f"one of the columns {have}", found=shown(name))
+        _require_column("clips", name, columns)
+    if times.at:
+        _require_column("anchors", times.anchors, columns)
     packets = tuple(_packets_of(shards, metadata.get(VIDEOS), name) for name in wanted)
     return VideoColumns(names=wanted, packets=packets, times=times)
+
+
+def _require_column(subject: str, name: str, columns: Sequence[str]) -> None:
+    if name not in columns:
+        have = ", ".join(map(repr, columns))
+        raise SettingError(subject=subject, expected=f"one of the columns {have}", found=shown(name))
 
 
 def _packets_of(shards: Shards, known: Any, name: str) -> str | IndexFile:
@@ -100,32 +101,3 @@ def _sample_ids(view: View) -> Iterator[Ids]:
     """The sample_id of every position, in runs."""
     for start in range(0, len(view), _RUN):
         yield view.resolve(np.arange(start, min(start + _RUN, len(view))))[0]
-
-
-def anchors_of(name: str, values: Iterable[Any], clock: Clock) -> tuple[Ids, Ids]:
-    """The anchors of all videos in nanoseconds, and where those of each video begin; then the number of anchors."""
-    starts = [0]
-    found: list[int] = []
-    for position, value in enumerate(values):
-        found += _anchors_of_video(name, position, value, clock)
-        starts.append(len(found))
-    return np.array(found, np.int64), np.array(starts, np.int64)
-
-
-def _anchors_of_video(name: str, position: int, value: Any, clock: Clock) -> list[int]:
-    """The anchors of one video in nanoseconds."""
-    subject, place = f"column {name!r}", f"sample {position}"
-    is_list = hasattr(value, "__len__") and not isinstance(value, (bytes, bytearray, memoryview))
-    several = list(value) if is_list else [value]
-    seconds = finite_numbers(several) if several else ()
-    if seconds is None:
-        expected = "seconds: a number, or several"
-        raise SchemaError(subject=subject, place=place, expected=expected, found=shown(value))
-    found: list[int] = []
-    for each in seconds:
-        anchor = anchor_in_nanoseconds(each, clock)
-        if anchor is None:
-            expected, hint = _ANCHORS[clock]
-            raise SchemaError(subject=subject, place=place, expected=expected, found=shown(float(each)), hint=hint)
-        found.append(anchor)
-    return found

@@ -13,7 +13,6 @@ _MOST_FRAMES = 1 << 16  # of a clip
 _MOST = 1 << 40
 _MOST_FPS = 100_000
 _MOST_SECONDS = 10**9
-_MOST_ANCHOR = {"first": 10**9, "container": 1 << 32}  # seconds; clocks of containers may count from 1970
 
 
 def clip_times(
@@ -37,7 +36,7 @@ def clip_times(
         for name, value in given.items():
             if value is not None:
                 _refuse(name, "None beside at=, which says where the frames are", value)
-        return _around_anchors(at, str(anchors), clock)
+        return _around_anchors(at, anchors, clock)
     if frames is None:
         _refuse("frames", "the number of frames of a clip", frames)
     if fps is not None and stride is not None:
@@ -62,12 +61,9 @@ def nanoseconds(seconds: float) -> int:
     return round(Fraction(seconds) * NANOSECONDS)
 
 
-def anchor_in_nanoseconds(seconds: float, clock: Clock) -> int | None:
-    """An anchor as an integer number of nanoseconds; None if it is later than any video or clock allows."""
-    return nanoseconds(seconds) if abs(seconds) <= _MOST_ANCHOR[clock] else None
-
-
-def _around_anchors(at: Any, anchors: str, clock: Clock) -> ClipTimes:
+def _around_anchors(at: Any, anchors: Any, clock: Clock) -> ClipTimes:
+    if not isinstance(anchors, str):
+        _refuse("anchors", "the name of a column", anchors)
     offsets = finite_numbers(at)
     if offsets is None or len(offsets) > _MOST_FRAMES or max(map(abs, offsets)) > _MOST_SECONDS:
         _refuse("at", "seconds before or after an anchor, such as [-0.2, -0.1, 0]", at)

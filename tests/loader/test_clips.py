@@ -263,6 +263,19 @@ def test_an_anchor_that_no_video_can_have_is_an_error_with_its_sample(
         dataset.clips("video", at=[0], anchors="grasp", clock=clock)
 
 
+@pytest.mark.parametrize(
+    ("anchors", "message"),
+    [("grasp", "anchors: expected one of the columns .*'grasps'"), ([0.5], "anchors: expected the name of a column")],
+)
+def test_a_wrong_name_of_anchors_is_an_error(anchors: Any, message: str, tmp_path: Path) -> None:
+    data = [videos.video("h264").data]
+    with (
+        write_videos(tmp_path / "data", data, {"grasps": "json"}, grasps=[[]]) as dataset,
+        pytest.raises(mx8.SettingError, match=message),
+    ):
+        dataset.clips("video", at=[0], anchors=anchors)
+
+
 def test_a_column_of_bytes_has_no_anchors(tmp_path: Path) -> None:
     with (
         write_videos(tmp_path / "data", [videos.video("h264").data]) as dataset,
