@@ -317,7 +317,7 @@ class Dataset:
             hint = "call where on each dataset before mixing them"
             expected = "a view that has the same samples in every epoch"
             raise SettingError(subject="where", expected=expected, found="a mix", hint=hint)
-        payload = only_payload(self._columns.pick([column]).coders[0].name, value)
+        payload = only_payload(column, self._columns.pick([column]).coders[0].name, value)
         if payload is None:
             return self.select(equal_values(self.column(column), column, value))
         return self.select(equal_payloads(self.shards, column, payload, self._sample_ids()))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError, SchemaError
+from mx8shards.errors import FormatError, SchemaError, shown
 from mx8shards.format.columns import Columns
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard
@@ -21,6 +21,9 @@ Ints = npt.NDArray[np.int64]
 # Short values are gathered from the mapping with index arrays of at most this length; long ones are copied row by row.
 _INDEX_ITEMS = 1 << 20
 _SHORT_BYTES = 64
+
+# Encodings of which each value has one payload: the types of their values, and what these are called.
+_COMPARED = {"str": ((str,), "a text"), "bytes": ((bytes, bytearray, memoryview), "bytes")}
 
 # If samples are longer on average, the kernel is told which bytes will be accessed, as its read-ahead would read all.
 _LONG_BYTES = 64 << 10
@@ -104,13 +107,20 @@ def _by_shard(shards: Shards, sample_ids: Ints) -> Iterator[tuple[int, Ints, Int
         yield first - 1 + k, order[here], ids[here] - shards.starts[first - 1 + k]
 
 
-def only_payload(encoding: str, value: Any) -> bytes | None:
-    """The only payload that decodes to this value, so that no payload need be decoded; None if there are several."""
-    if encoding == "bytes" and isinstance(value, bytes):
-        return value
-    if encoding == "str" and isinstance(value, str):
-        with suppress(UnicodeEncodeError):  # a lone surrogate, which no sample can contain
-            return value.encode()
+def only_payload(name: str, encoding: str, value: Any) -> bytes | None:
+    """The only payload that decodes to this value, so that no payload need be decoded; None if there are several.
+
+    SchemaError if a column of texts or of bytes is asked for another value, such as a list of them.
+    """
+    if encoding not in _COMPARED:
+        return None
+    kinds, expected = _COMPARED[encoding]
+    if not isinstance(value, kinds):
+        several = isinstance(value, (Sequence, Set, np.ndarray))
+        hint = f"mx8.concat([dataset.where({name!r}, each) for each in values]) finds several" if several else ""
+        raise SchemaError(subject=f"column {name!r}", expected=expected, found=shown(value), hint=hint)
+    with suppress(UnicodeEncodeError):  # a lone surrogate, which no sample can contain
+        return value.encode() if isinstance(value, str) else bytes(value)
     return None
 
 
