@@ -12,7 +12,7 @@ import struct
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +70,7 @@ class RunFile:
                 operations.unlink(self._path)
             lock.let_go(descriptor)
 
-    def __del__(self) -> None:
+    def __del__(self, suppress: Any = suppress) -> None:  # globals are None at the end of the interpreter
         with suppress(Exception):
             self.close()
 
@@ -154,7 +154,7 @@ class Readers:
         while self._seen:
             os.close(self._seen.popitem()[1].descriptor)
 
-    def __del__(self) -> None:
+    def __del__(self, suppress: Any = suppress) -> None:  # globals are None at the end of the interpreter
         with suppress(Exception):
             self.close()
 
