@@ -15,7 +15,7 @@ from mx8shards.dataset import Dataset
 from mx8shards.errors import DatasetNotFoundError, SchemaError, SettingError, one_of, real_number, shown, whole_number
 from mx8shards.shards.compare_metadata import classes_difference
 from mx8shards.shards.open_shard import Shards
-from mx8shards.views import Join, Mix
+from mx8shards.views import Join, Mix, View
 
 OnExhausted = Literal["error", "cycle", "allow"]
 ON_EXHAUSTED = get_args(OnExhausted)
@@ -52,7 +52,26 @@ def _require_equal_clips(caller: str, view: Join, datasets: Sequence[Dataset]) -
     """SettingError if some datasets are clips of videos and others are not, or are other clips."""
     if view.videos is None and any(dataset.view.videos is not None for dataset in datasets if len(dataset)):
         expected = "clips with equal settings in all datasets, or whole samples in all"
-        raise SettingError(subject=caller, expected=expected, found="others", hint="call clips alike on each dataset")
+        found = _differences([_clip_settings(dataset.view) for dataset in datasets if len(dataset)])
+        raise SettingError(subject=caller, expected=expected, found=found, hint="call clips alike on each dataset")
+
+
+def _clip_settings(view: View) -> dict[str, object]:
+    """The settings of clips by name; none for whole samples."""
+    if view.videos is None:
+        return {}
+    return {"columns": list(view.videos.names), **{str(name): value for name, value in view.videos.times.settings()}}
+
+
+def _differences(settings: Sequence[dict[str, object]]) -> str:
+    """The settings in which the first clips differ from others, as `name=value and value`."""
+    first = settings[0]
+    other = next((each for each in settings if each != first), first)
+    if not first or not other:
+        return "clips and whole samples"
+    names = [name for name in {**first, **other} if first.get(name) != other.get(name)]
+    found = [f"{name}={first.get(name)!r} and {other.get(name)!r}" for name in names]
+    return ", ".join(found) or "packet indices in different columns"
 
 
 def mix(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from mx8shards.format.packet_index import FORMAT, VIDEOS
 from mx8shards.shards.column_values import stacked_column
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import Ids, View
+
+_logger = logging.getLogger("mx8shards")
 
 _DURATION = ("duration", "time_base_num", "time_base_den")
 _MOST = 1 << 40  # frames or moments of a video
@@ -67,7 +70,19 @@ def clip_view(
 ) -> ClipView:
     """The clips of the videos at all positions of a view. `anchors`: the result of `anchors_of`, for clips at them."""
     lengths = lengths_of(shards, view, metadata, videos) if anchors is None else NO_LENGTHS
-    return ClipView(view, videos, lengths, anchors)
+    clips = ClipView(view, videos, lengths, anchors)
+    if len(view) and not len(clips):
+        _logger.warning("%s: %s", videos.names[0], _why_there_are_none(videos.times, lengths))
+    return clips
+
+
+def _why_there_are_none(times: ClipTimes, lengths: Ids) -> str:
+    if times.at is not None:
+        return f"no video has a clip: the column {times.anchors!r} has no anchors"
+    unit = "frames" if times.fps is None else "moments"
+    return (
+        f"no video has a clip of {times.span} {unit}: the longest has {lengths.max()} (short=, stride= and fps= help)"
+    )
 
 
 def lengths_of(shards: Shards, view: View, metadata: Mapping[str, Any], videos: VideoColumns) -> Ids:

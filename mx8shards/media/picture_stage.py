@@ -50,6 +50,17 @@ def stage_of(crops: Mapping[str, CropSettings], context: DecoderContext) -> Stag
     return (Pictures if exact or turbo.library is None else PartialPictures)(crops, context)
 
 
+def _require_pictures(context: DecoderContext) -> None:
+    """SettingError if a column has no pictures, but clips or another encoding."""
+    place = f"column {context.column!r}"
+    if context.clips is not None:
+        expected = "mx8.Clip(size) or mx8.Clip(crop=…), because the view has clips of this column"
+        raise SettingError(subject="decode", place=place, expected=expected, found="a decoder of pictures")
+    if context.encoding not in ENCODINGS:
+        expected = f"an encoding of whole picture files: {', '.join(ENCODINGS)}"
+        raise SettingError(subject="decode", place=place, expected=expected, found=repr(context.encoding))
+
+
 class Pictures(Stage):
     """Decodes the pictures of one column and makes their crops.
 
@@ -60,13 +71,7 @@ class Pictures(Stage):
     opens_thread = True
 
     def __init__(self, crops: Mapping[str, CropSettings], context: DecoderContext) -> None:
-        if context.encoding not in ENCODINGS:
-            raise SettingError(
-                subject="decode",
-                place=f"column {context.column!r}",
-                expected=f"an encoding of whole picture files: {', '.join(ENCODINGS)}",
-                found=repr(context.encoding),
-            )
+        _require_pictures(context)
         decoding.import_libraries()
         self.columns = (context.column,)
         self.outputs = {name: _output(crop) for name, crop in crops.items()}

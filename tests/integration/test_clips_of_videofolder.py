@@ -127,9 +127,10 @@ def test_clips_of_datasets_without_packet_indices_are_joined_and_mixed(tmp_path:
                     for pixels, frames in zip(batch["video"], batch["video.frames"], strict=True):
                         assert [videos.number_in(frame.mean(axis=0)) for frame in pixels] == frames.tolist()
             assert joined[len(joined) - 1]["video.frames"].tolist() == views[1][-1]["video.frames"].tolist()
-        for mixed in ([views[0], other], [views[0], dataset]):
-            with pytest.raises(mx8.SettingError, match="concat: expected clips with equal settings in all datasets"):
-                mx8.concat(mixed)
+        differences = ((other, "every=6 and 10, stride=2 and 3"), (dataset, "clips and whole samples"))
+        for mixed, found in differences:
+            with pytest.raises(mx8.SettingError, match=f"clips with equal settings in all datasets.*, got {found}"):
+                mx8.concat([views[0], mixed])
 
 
 def test_videos_without_clips_are_named_with_the_reason_and_again_with_another_version_of_pyav(

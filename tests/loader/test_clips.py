@@ -276,6 +276,33 @@ def test_a_wrong_name_of_anchors_is_an_error(anchors: Any, message: str, tmp_pat
         dataset.clips("video", at=[0], anchors=anchors)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"frames": 21, "stride": 2}, "video: no video has a clip of 41 frames: the longest has 40"),
+        ({"frames": 5, "fps": 2}, "video: no video has a clip of 5 moments: the longest has 4"),
+        ({"at": [0], "anchors": "grasps"}, "video: no video has a clip: the column 'grasps' has no anchors"),
+    ],
+)
+def test_a_view_without_any_clip_is_logged(
+    settings: dict[str, Any], message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = videos.video("h264").data
+    with write_videos(tmp_path / "data", [data], {"grasps": "json"}, grasps=[[]]) as dataset:
+        assert len(dataset.clips("video", **settings)) == 0
+        assert [record.message.startswith(message) for record in caplog.records] == [True]
+        assert len(dataset.select([]).clips("video", frames=50)) == 0
+        assert len(caplog.records) == 1
+
+
+def test_a_decoder_of_pictures_is_refused_for_clips(tmp_path: Path) -> None:
+    with (
+        write_videos(tmp_path / "data", [videos.video("h264").data]) as dataset,
+        pytest.raises(mx8.SettingError, match=r"decode: column 'video': expected mx8.Clip\(size\)"),
+    ):
+        mx8.Loader(dataset.clips("video", frames=2), batch_size=2, decode={"video": mx8.CenterCrop(32)})
+
+
 def test_a_column_of_bytes_has_no_anchors(tmp_path: Path) -> None:
     with (
         write_videos(tmp_path / "data", [videos.video("h264").data]) as dataset,
