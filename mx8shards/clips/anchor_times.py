@@ -49,7 +49,12 @@ def _nanoseconds(name: str, value: Any, clock: Clock, position: int | None) -> I
         expected, hint = (_NUMBERS, _NONE) if np.isnan(seconds[first]) else _EXPECTED[clock]
         found = str(float(seconds[first]))
         raise _error(name, first if position is None else position, expected, found, hint)
-    return exact_nanoseconds(seconds.astype(np.float64))
+    return exact_nanoseconds(seconds.astype(np.float64) + _rounded_off(seconds))
+
+
+def _rounded_off(seconds: npt.NDArray[Any]) -> npt.NDArray[np.float64] | float:
+    """By how much float32 may have rounded a time down: 2 µs after half a minute, which would give the frame before."""
+    return np.spacing(np.abs(seconds)).astype(np.float64) / 2 if seconds.dtype == np.float32 else 0.0
 
 
 def exact_nanoseconds(seconds: npt.NDArray[np.float64]) -> Ids:
@@ -65,7 +70,9 @@ def _numbers(value: Any) -> npt.NDArray[Any] | None:
         numbers: npt.NDArray[Any] = np.atleast_1d(np.asarray(value))
     except ValueError:  # lists of different lengths
         return None
-    return numbers if numbers.ndim == 1 and numbers.dtype.kind in "iuf" else None
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
+        return None
+    return numbers.astype(np.float64) if numbers.dtype == np.float16 else numbers  # which does not hold the bounds
 
 
 def _error(name: str, position: int, expected: str, found: str, hint: str = "") -> SchemaError:

@@ -28,7 +28,7 @@ def test_seconds_are_rounded_as_exact_fractions_are(seconds: list[float]) -> Non
         (np.array([3, 4], np.uint8), [3 * 10**9, 4 * 10**9], [0, 1, 2]),
         (np.array([[1, 2], [3, 4]], np.int32), [10**9, 2 * 10**9, 3 * 10**9, 4 * 10**9], [0, 2, 4]),
         ([[], [1, 0.25], []], [10**9, 25 * 10**7], [0, 0, 2, 2]),
-        ([np.array([0.1], np.float32)], [round(Fraction(float(np.float32(0.1))) * 10**9)], [0, 1]),
+        ([np.array([0.5], np.float16)], [5 * 10**8], [0, 1]),
         ([], [], [0]),
         ([1, 2.5], [10**9, 25 * 10**8], [0, 1, 2]),
     ],
@@ -37,6 +37,16 @@ def test_a_video_has_as_many_anchors_as_its_value_has_numbers(values: Any, times
     found = anchors_of("grasp", values, "first")
     assert [each.tolist() for each in found] == [times, starts]
     assert all(each.dtype == np.int64 for each in found)
+
+
+@pytest.mark.parametrize("rate", [Fraction(30), Fraction(30_000, 1001), Fraction(50)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_time_of_a_frame_is_not_before_it_because_it_was_rounded(rate: Fraction, dtype: type) -> None:
+    frames = [Fraction(number) / rate for number in range(0, 30_000, 7)]  # a quarter of an hour
+    (found, _) = anchors_of("time", [np.array(list(map(float, frames)), dtype)], "first")
+    early = [frame * 10**9 - time for frame, time in zip(frames, found.tolist(), strict=True)]
+    assert max(early) <= 1
+    assert min(early) >= -70_000  # of 20 ms and more, the distance of two frames
 
 
 @pytest.mark.parametrize(
