@@ -339,7 +339,8 @@ class Dataset:
         """Make every clip of a column of videos a sample: a view over the same shards. A Loader decodes it: `mx8.Clip`.
 
         `view[i]` has the undecoded video and the bounds of the clip: `video.frames`, `video.mask`, `video.start` and
-        `video.end`, which `Clip` explains.
+        `video.end`, which `Clip` explains. In a batch, `extras["clip"]` is the number of the clip in its video: with
+        `anchors`, the index of the anchor.
 
         Args:
             column: The column of videos, or several, such as cameras, with the frames shown at the times of the first.
@@ -350,7 +351,7 @@ class Dataset:
             fps: Instead of `stride`: a clip has the frames shown at the moments 0, 1/fps, 2/fps, … of the video.
             at: Instead of all of these: the frames shown at these seconds before (negative) or after each anchor.
             anchors: The column with the anchors: a number of seconds from the first frame of the video (see `clock`),
-                or an array of several, each for one clip.
+                or several, each for one clip: an array, or a list (also an empty one) in a column of `json`.
             random: Instead of `every`: each video has this many clips per epoch, whose starts depend on seed, epoch,
                 sample and the number of the clip.
             short: `"drop"`, `"loop"`, or `"pad"` (with its last frame) a video that is shorter than a clip.

@@ -26,6 +26,8 @@ def frames_in(index: PacketIndex, span: Span) -> npt.NDArray[np.int64]:
         unit, per_second = index.facts.time_base
         begin, end = (f"{time * unit / per_second:g}" for time in span)
         last = f"{index.facts.end * unit / per_second:g}"
+        if span[0] >= index.facts.end:
+            raise DecodeError(expected=f"a part that begins before the video ends, at {last} s", found=f"{begin} s")
         raise DecodeError(expected=f"frames from {begin} s to {end} s", found=f"none: the video ends at {last} s")
     return found
 

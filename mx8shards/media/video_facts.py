@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mx8shards.format.packet_index import FORMAT, MATRICES, VIDEOS, PacketIndex
@@ -48,9 +49,13 @@ def fact_columns(index: PacketIndex, *, has_audio: bool) -> dict[str, Any]:
     }
 
 
-def videos_metadata(column: str, packets: str) -> dict[str, Any]:
-    """The metadata that says which column holds the packet indices of a column of videos.
+def videos_metadata(facts: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata that says which columns hold the packet indices and facts of columns of videos.
 
-    "facts": what the names of COLUMNS begin with, so that each of several columns of videos can have facts.
+    `facts`: for each column of videos, what the names of these columns begin with.
     """
-    return {VIDEOS: {column: {"packets": packets, "format": FORMAT, "facts": ""}}}
+    return {
+        VIDEOS: {
+            name: {"packets": f"{begin}packets", "format": FORMAT, "facts": begin} for name, begin in facts.items()
+        }
+    }
