@@ -40,7 +40,7 @@ class Clip:
     def __post_init__(self) -> None:
         one_of("Clip: layout", self.layout, LAYOUTS)
         crop = self._crop()
-        if self.size is not None and ResizeCrop(self.size).size != crop.size:
+        if self.size is not None and self._whole().size != crop.size:
             _refuse("size", f"{crop.size}, the size of its crop, or None", self.size)
         if crop.exact or crop.upright or crop.layout != "CHW":
             _refuse("crop", "a crop without exact=, upright= and layout=, which are for pictures", crop)
@@ -57,8 +57,16 @@ class Clip:
             _refuse("crop", "a crop, such as mx8.RandomResizedCrop(112)", given)
         if given is None and self.size is None:
             _refuse("size", "pixels: one number, or height and width", None)
-        found: Crop = given or ResizeCrop(self.size)  # type: ignore[arg-type]
+        found: Crop = given or self._whole()
         return found
+
+    def _whole(self) -> ResizeCrop:
+        """The largest centred part, resized."""
+        try:
+            return ResizeCrop(self.size)  # type: ignore[arg-type]
+        except SettingError as error:
+            error.subject = "Clip: size"
+            raise
 
     def stage(self, context: DecoderContext) -> Stage:
         """The stage that decodes these clips."""

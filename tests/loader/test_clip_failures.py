@@ -210,6 +210,7 @@ def test_views_that_have_no_clips_are_refused(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({}, "Clip: size: expected pixels"),
+        ({"size": "8"}, "Clip: size: expected pixels from 1 to"),
         ({"size": 0}, "size: expected pixels from 1"),
         ({"size": 8, "layout": "CHW"}, "Clip: layout: expected one of 'TCHW'"),
         ({"crop": 8}, "Clip: crop: expected a crop"),
