@@ -29,6 +29,8 @@ _MOST_SHOWN = 300  # characters of a value in a message
 _MOST = 1 << 62  # the limit of epochs and positions, so that sums of two stay within 64 bits
 _NAMES = {str: "str", dict: "object", int: "int"}
 _HINTS = {
+    "snapshot": "a state can only be resumed with the data it was taken from",
+    "view": "select, where, clips, concat or mix were called with other arguments than for the state",
     "order": "create the loader with the shuffle= or order= of the state; if its description contains a number of "
     "nodes, create that order, which also works on any other number of nodes",
     "seed": "create the loader with the seed= of the state",
@@ -81,7 +83,7 @@ class State:
                     place=f"$.{name}",
                     expected=f"{getattr(now, name)} (this loader's)",
                     found=_shown(getattr(self, name)),
-                    hint="a state can only be resumed with the data it was taken from",
+                    hint=_HINTS[name],
                 )
         for name in ("order", "seed"):
             if not _is_equal(getattr(self, name), getattr(now, name)):
