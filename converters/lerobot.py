@@ -7,9 +7,9 @@ It needs `pip install "mx8shards[video]" pyarrow`, and the dataset in a folder, 
 episode's part of each file of videos is cut without re-encoding, and has as many frames as the episode has rows.
 
 Columns, for `observation.images.top` and each other camera: the video under that name, and the facts of `convert
-videofolder` behind it (`observation.images.top_frames`). For each numeric feature of the table, such as `action` and
-`timestamp`: an array with a row for each frame. Also `task` (a line for each), `episode_index` and `path`. A clip for
-each frame, with its action at `batch["action"][row][batch.extras["clip"][row]]`:
+videofolder` as `about_observation.images.top_frames` and so on. For each numeric feature of the table, such as `action`
+and `timestamp`: an array with a row for each frame. Also `task` (a line for each), `episode_index` and `path`. A clip
+for each frame, with its action at `batch["action"][row][batch.extras["clip"][row]]`:
 
     dataset.clips(["observation.images.top"], at=[-0.1, 0], anchors="timestamp")
 """

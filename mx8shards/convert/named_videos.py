@@ -14,7 +14,11 @@ from mx8shards.media.video_facts import videos_metadata
 
 
 def named_columns(names: Iterable[str]) -> dict[str, str]:
-    """The columns of several videos: for the name `top`, the video `top`, and `top_packets`, `top_frames`, …"""
+    """The columns of several videos: for the name `top`, the video `top`, `about_top_packets`, `about_top_frames`, …
+
+    Columns are stored in the order of their names. So the packet indices are before most videos, and clips of a dataset
+    in a store fetch all of them in one request.
+    """
     return {_named(name, key): encoding for name in names for key, encoding in VIDEO_COLUMNS.items()}
 
 
@@ -29,7 +33,7 @@ def named_video(name: str, video: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(name: str, key: str) -> str:
-    return name if key == "video" else f"{name}_{key}"
+    return name if key == "video" else f"about_{name}_{key}"
 
 
 class VideoFile:
