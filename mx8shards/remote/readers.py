@@ -70,7 +70,7 @@ class RunFile:
                 operations.unlink(self._path)
             lock.let_go(descriptor)
 
-    def __del__(self, suppress: Any = suppress) -> None:  # globals are None at the end of the interpreter
+    def __del__(self, suppress: Any = suppress) -> None:  # a default, as globals are None when the interpreter exits
         with suppress(Exception):
             self.close()
 
@@ -154,7 +154,7 @@ class Readers:
         while self._seen:
             os.close(self._seen.popitem()[1].descriptor)
 
-    def __del__(self, suppress: Any = suppress) -> None:  # globals are None at the end of the interpreter
+    def __del__(self, suppress: Any = suppress) -> None:
         with suppress(Exception):
             self.close()
 
