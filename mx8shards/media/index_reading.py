@@ -80,6 +80,7 @@ class IndexReader:
             raise DecodeError(
                 expected=f"a packet index that is parsed in {self._large.most_bytes} bytes, an eighth of memory=",
                 found=f"one that may take {size_bytes}",
+                hint=f"memory={8 * size_bytes}",
                 reason="unsupported",
             )
         return self._large.alone(size_bytes)

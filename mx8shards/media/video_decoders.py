@@ -97,6 +97,7 @@ class Decoders:
             raise DecodeError(
                 expected=f"a video that is decoded in {self.most_bytes} bytes, an eighth of memory=",
                 found=f"one that may take {size_bytes}",
+                hint=f"memory={8 * size_bytes}",
                 reason="unsupported",
             )
         found = self._reserve(size_bytes, is_stopped, key)
