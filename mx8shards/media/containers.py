@@ -84,17 +84,23 @@ def opened(source: bytes | memoryview | IO[bytes], most_pixels: int = MOST_PIXEL
 
     Errors of FFmpeg inside the block become DecodeError. Opening may decode a frame, of at most `most_pixels`.
     """
-    av = require("av", "video")
     file: Any = PayloadFile(source) if isinstance(source, bytes | memoryview) else source
     if file.seek(0, io.SEEK_END) == 0:
         raise DecodeError(expected="a video", found="an empty file")
     file.seek(0)
-    limit = {"max_pixels": str(most_pixels)}
-    with (
-        ffmpeg_errors(),
-        av.open(file, options=limit, container_options=_OPTIONS, metadata_errors="replace") as container,
-    ):
+    with ffmpeg_errors(), _container(file, most_pixels) as container:
         yield container
+
+
+def _container(file: Any, most_pixels: int) -> Any:
+    """An open container. DecodeError if its format is not allowed, which FFmpeg calls an invalid argument."""
+    av = require("av", "video")
+    limit = {"max_pixels": str(most_pixels)}
+    try:
+        return av.open(file, options=limit, container_options=_OPTIONS, metadata_errors="replace")
+    except av.ArgumentError as error:
+        expected = "MP4, MOV, Matroska, WebM, AVI, MPEG-TS, MPEG-PS, FLV or ASF"
+        raise DecodeError(expected=f"a whole video in {expected}", found="another format, or damage") from error
 
 
 @contextlib.contextmanager

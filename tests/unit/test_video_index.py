@@ -230,6 +230,10 @@ REFUSED = {
     "no video at all": (lambda: bytes(range(256)) * 9, "invalid data"),
     "a playlist": (lambda: b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n", "expected a whole video"),
     "a list of files": (lambda: b"ffconcat version 1.0\nfile /etc/passwd\n", "expected a whole video"),
+    "no container": (
+        lambda: encoded("h264", range(5), range(5), suffix="h264"),
+        "video in MP4, .*, got another format",
+    ),
     "audio only": (audio_only, "only streams of audio"),
     "another codec": (lambda: encoded("ffv1", range(5), range(5), suffix="mkv", options={"level": "3"}), "got ffv1"),
     "10 bits": (lambda: encoded("h264", range(5), range(5), pixel_format="yuv420p10le"), "got yuv420p10le"),
