@@ -692,6 +692,10 @@ SIDECAR_BREACHES = (
         "shards of this index",
         f"{KEY}.sidecars[0]",
     ),
+    Breach("side-car-blocks-of-1000-bytes", "§10.5", side(BLOCKS, "block_bytes"), 1000, "no power of two"),
+    Breach("side-car-blocks-of-2048-bytes", "§10.5", side(BLOCKS, "block_bytes"), 1 << 11, "at least 4 KiB"),
+    Breach("side-car-blocks-of-two-mebibytes", "§10.5", side(BLOCKS, "block_bytes"), 1 << 21, "at most 1 MiB"),
+    Breach("side-car-blocks-as-a-string", "§10.5", side(BLOCKS, "block_bytes"), "16384", "an integer"),
     Breach("side-car-range-as-a-boolean", "§10.2", side(BLOCKS, "stop"), True, "true equals 1 in Python"),
     Breach(
         "side-car-of-columns-without-names",

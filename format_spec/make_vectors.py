@@ -130,9 +130,13 @@ def one_block_shuffle(
 
 def blocks() -> dict[str, Any]:
     """Block digests (§10.5) of files too large to store: byte i of each is i mod 251."""
-    sizes = (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 7)
-    pattern = bytes(range(251)) * (max(sizes) // 251 + 1)
-    files = [{"bytes": size, "digests": [d.hex() for d in block_digests(pattern[:size])]} for size in sizes]
+    sizes = [(BLOCK, size) for size in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 7)]
+    sizes += [(block, size) for block in (1 << 12, 1 << 14) for size in (0, block, block + 1, 2 * block + 7)]
+    pattern = bytes(range(251)) * (2 * BLOCK // 251 + 2)
+    files = [
+        {"bytes": size, "block_bytes": block, "digests": [d.hex() for d in block_digests(pattern[:size], block)]}
+        for block, size in sizes
+    ]
     return {"rule": "§10.5", "byte": "i mod 251", "files": files}
 
 

@@ -504,6 +504,9 @@ def first_publications() -> Iterator[Vector]:
     yield valid("blake3-that-the-user-did-not-ask-for", "§7.4", listed, publish(listed))
     bare = our_shards([2])
     yield valid("published-by-us-without-side-cars", "§8.3", bare, publish(bare, sidecars=[]))
+    videos = [make_shard({"video": "bytes"}, [{"video": raw_bytes(bytes([n]) * 3000)} for n in range(4)], **OURS)]
+    blocks = [make_sidecar("blocks", videos, block=1 << 12)]
+    yield valid("side-car-of-blocks-of-4096-bytes", "§10.5", videos, publish(videos, sidecars=blocks))
     padded = {"f": "float16", "n": "uint8", "picture": "bytes", "y": "int32"}
     rows = [
         {

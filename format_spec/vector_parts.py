@@ -367,8 +367,8 @@ def kept_path(index: bytes) -> str:
     return f".mx8shards/snapshots/{sha256_hex(index)}.json"
 
 
-def block_digests(data: bytes) -> list[bytes]:
-    return [blake3.blake3(data[begin : begin + BLOCK]).digest() for begin in range(0, len(data), BLOCK)]
+def block_digests(data: bytes, size: int = BLOCK) -> list[bytes]:
+    return [blake3.blake3(data[begin : begin + size]).digest() for begin in range(0, len(data), size)]
 
 
 def eligible(columns: Columns) -> list[str]:
@@ -376,10 +376,10 @@ def eligible(columns: Columns) -> list[str]:
     return sorted(name for name, encoding in columns.items() if encoding in SCALARS)
 
 
-def sidecar_bytes(kind: str, shards: Sequence[Shard]) -> bytes:
+def sidecar_bytes(kind: str, shards: Sequence[Shard], block: int = BLOCK) -> bytes:
     """§10.5, §10.6: a magic, then for every shard its block digests, or the values of its eligible columns."""
     if kind == "blocks":
-        return BLOCKS_MAGIC + b"".join(digest for shard in shards for digest in block_digests(shard.stored))
+        return BLOCKS_MAGIC + b"".join(digest for shard in shards for digest in block_digests(shard.stored, block))
     parts = [COLUMNS_MAGIC]
     for shard in shards:
         for name in eligible(shard.columns):
@@ -400,9 +400,11 @@ class Sidecar:
         return f".mx8shards/sidecars/{self.entry['blake3']}"
 
 
-def make_sidecar(kind: str, shards: Sequence[Shard], start: int = 0, *, data: bytes | None = None) -> Sidecar:
+def make_sidecar(
+    kind: str, shards: Sequence[Shard], start: int = 0, *, data: bytes | None = None, block: int = BLOCK
+) -> Sidecar:
     """The side-car of a publication whose first shard is number `start`; `data` replaces its right bytes."""
-    content = sidecar_bytes(kind, shards) if data is None else data
+    content = sidecar_bytes(kind, shards, block) if data is None else data
     entry: dict[str, Any] = {
         "blake3": DIGESTS["blake3"](content),
         "bytes": len(content),
@@ -412,6 +414,8 @@ def make_sidecar(kind: str, shards: Sequence[Shard], start: int = 0, *, data: by
     }
     if kind == "columns":
         entry["columns"] = eligible(shards[0].columns)
+    if block != BLOCK:
+        entry["block_bytes"] = block
     return Sidecar(entry, content)
 
 

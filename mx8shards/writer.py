@@ -27,17 +27,17 @@ from mx8shards.errors import (
 from mx8shards.format import compression as compressions
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.entries import MdsEntry
+from mx8shards.format.file_blocks import best_block_bytes
 from mx8shards.format.hashing import HASHES
 from mx8shards.format.index import checked_metadata, index_bytes
 from mx8shards.format.shard_bytes import ShardKind
-from mx8shards.format.sidecar_bytes import scalar_columns
 from mx8shards.format.sizes import parse_size_limit
 from mx8shards.shards.cores import core_count, local_world_size
 from mx8shards.shards.links import parse_any_target
 from mx8shards.shards.new_shards import ShardMaker, StoredShard
 from mx8shards.shards.parts import part_root
 from mx8shards.shards.publication import LocalPublication, Publication
-from mx8shards.shards.sidecar_files import NewSidecar
+from mx8shards.shards.sidecar_files import NewSidecar, new_sidecars
 from mx8shards.shards.writer_base import MODES, Mode
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Writer:
         mode: `"create"` needs an empty directory, `"append"` adds samples to an existing dataset, `"overwrite"`
             replaces them. The previous snapshot stays readable under its id.
         metadata: A mapping of names to JSON values. None: no metadata, or with `"append"` those of the previous
-            snapshot.
+            snapshot. With the key "videos", which says where packet indices are, shards get digests of smaller blocks.
         threads: The number of threads that compress, hash and write. None: one for each core of this process.
         rank: The number, from 0, of the part of the dataset that this Writer writes; `merge([out], out)` joins the
             parts of all ranks. If `out` is a dataset already, `mode="append"` writes parts that
@@ -236,6 +236,12 @@ class Writer:
             raise _closed("its metadata cannot be changed")
         self._metadata = checked_metadata(metadata)
 
+    @property
+    def _all_metadata(self) -> Mapping[str, Any]:
+        if self._metadata is None and self._base.kept is not None:
+            return self._base.kept.index.metadata
+        return self._metadata or {}
+
     def finish(self) -> str:
         """Publish everything written and return the snapshot's id."""
         if self._user.setdefault("thread", me := get_ident()) != me:
@@ -276,11 +282,10 @@ class Writer:
         before = old.index.shards if old else 0
         for writer in filter(None, self._sidecars):
             sidecars += writer.finish(before, len(self._entries))
-        metadata = self._metadata if self._metadata is not None else (old.index.metadata if old else {})
         kept: Iterable[MdsEntry] = map(old.index.entry, range(before)) if old else ()
         data = index_bytes(
             chain(kept, self._entries),
-            metadata=metadata,
+            metadata=self._all_metadata,
             sidecars=sidecars,
             parent=base.id if base else None,
             extra=old.index.extra if old else None,
@@ -316,11 +321,9 @@ class Writer:
 
     def _open_sidecars(self) -> tuple[NewSidecar, NewSidecar | None]:
         assert self._publication is not None
-        scalars = scalar_columns(self._columns)
-        return (
-            NewSidecar(self._publication, "blocks"),
-            NewSidecar(self._publication, "columns", scalars) if scalars else None,
-        )
+        is_compressed = self._maker.kind.compression is not None
+        self._maker.block_bytes = best_block_bytes(self._all_metadata, is_compressed=is_compressed)
+        return new_sidecars(self._publication, self._columns, self._maker.block_bytes)
 
 
 def _opener(out: Any, single_writer: bool, deadline_s: float) -> Callable[[], Publication]:

@@ -104,8 +104,11 @@ def _show(report: Report) -> None:
 
 
 def _repair_line(repair: Repair) -> str:
-    fetched = "" if repair.blocks is None else f": {len(repair.blocks)} blocks of 1 MiB fetched"
-    return f"{repair.file}{fetched}"
+    if repair.blocks is None:
+        return repair.file
+    size = repair.block_bytes or 0
+    unit = f" of {size >> 20} MiB" if size >> 20 else f" of {size >> 10} KiB" if size else ""
+    return f"{repair.file}: {len(repair.blocks)} blocks{unit} fetched"
 
 
 def _line(damage: Damage) -> str:

@@ -137,7 +137,7 @@ def _part_writer(path: Path, source: Source, options: Mapping[str, Any]) -> Writ
     give_up = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
-            return Writer(path, columns=dict(source.columns), threads=1, **options)
+            return Writer(path, columns=dict(source.columns), metadata=source.metadata, threads=1, **options)
         except DiskError as error:
             if not isinstance(error.__cause__, BlockingIOError) or time.monotonic() > give_up:
                 raise

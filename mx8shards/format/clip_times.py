@@ -99,12 +99,14 @@ class IndexFile(Protocol):
 class VideoColumns:
     """The columns of videos of which a view has clips. The first is the reference: starts count its frames or moments.
 
-    packets  for each of them, the column or the file with its packet index
+    packets      for each of them, the column or the file with its packet index
+    mean_length  of the videos of the reference, in frames or moments; 0 if it is not known
     """
 
     names: tuple[str, ...]
     packets: tuple[str | IndexFile, ...]
     times: ClipTimes
+    mean_length: float = 0.0
 
     def packets_of(self, name: str) -> str | IndexFile:
         """The column or the file with the packet index of a column of videos."""

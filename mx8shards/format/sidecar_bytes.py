@@ -7,7 +7,7 @@ size follows from the index, so both can be verified.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from mx8shards.errors import FormatError
 from mx8shards.format.columns import Columns
+from mx8shards.format.file_blocks import BLOCK_BYTES, DIGEST_BYTES, LEAST_BLOCK_BYTES, block_count, is_block_size
 from mx8shards.format.jsontext import integer, kind_of, short
 
-BLOCK_BYTES = 1 << 20
-DIGEST_BYTES = 32
 MAGIC = {"blocks": b"MX8BLK1\n", "columns": b"MX8COL1\n"}
 
 Ints = npt.NDArray[np.int64]
@@ -36,7 +35,8 @@ class Sidecar:
     size_bytes: int
     start: int
     stop: int
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()  # of the kind `columns`
+    block_bytes: int = BLOCK_BYTES  # of the kind `blocks`
 
     def to_json(self) -> dict[str, object]:
         """The JSON value in the index."""
@@ -47,18 +47,13 @@ class Sidecar:
             "start": self.start,
             "stop": self.stop,
         }
+        if self.block_bytes != BLOCK_BYTES:
+            found["block_bytes"] = self.block_bytes
         return found | ({"columns": list(self.columns)} if self.kind == "columns" else {})
 
     def moved(self, shards: int) -> Sidecar:
         """The entry of this side-car in an index with `shards` more shards before the ones it covers."""
-        return Sidecar(
-            kind=self.kind,
-            blake3=self.blake3,
-            size_bytes=self.size_bytes,
-            start=self.start + shards,
-            stop=self.stop + shards,
-            columns=self.columns,
-        )
+        return replace(self, start=self.start + shards, stop=self.stop + shards)
 
 
 def parse_sidecars(values: object, place: str, shards: int) -> tuple[Sidecar, ...]:
@@ -98,7 +93,16 @@ def _parse(value: dict[str, Any], place: str, shards: int) -> Sidecar:
         start=start,
         stop=integer(value.get("stop"), f"{place}.stop", start + 1, shards),
         columns=_names(value.get("columns"), f"{place}.columns") if value["kind"] == "columns" else (),
+        block_bytes=_block_bytes(value, f"{place}.block_bytes") if value["kind"] == "blocks" else BLOCK_BYTES,
     )
+
+
+def _block_bytes(value: dict[str, Any], place: str) -> int:
+    found = value.get("block_bytes", BLOCK_BYTES)
+    if type(found) is not int or not is_block_size(found):
+        expected = f"a power of two from {LEAST_BLOCK_BYTES} to {BLOCK_BYTES}"
+        raise FormatError(place=place, expected=expected, found=short(found))
+    return found
 
 
 def _names(values: object, place: str) -> tuple[str, ...]:
@@ -107,11 +111,6 @@ def _names(values: object, place: str) -> tuple[str, ...]:
     if any(a >= b for a, b in pairwise(values)):
         raise FormatError(place=place, expected="sorted names, each once", found=short(values))
     return tuple(values)
-
-
-def blocks_of(stored_bytes: Ints) -> Ints:
-    """The number of blocks of files with these sizes."""
-    return -(-stored_bytes // BLOCK_BYTES)
 
 
 def scalar_columns(columns: Columns) -> tuple[str, ...]:
@@ -129,7 +128,7 @@ def sidecar_bytes(sidecar: Sidecar, stored_bytes: Ints, samples: Ints, columns: 
     covered = slice(sidecar.start, sidecar.stop)
     size = len(MAGIC[sidecar.kind])
     if sidecar.kind == "blocks":
-        return size + DIGEST_BYTES * int(blocks_of(stored_bytes[covered]).sum())
+        return size + DIGEST_BYTES * int(block_count(stored_bytes[covered], sidecar.block_bytes).sum())
     return size + sum(int(padded(samples[covered] * width).sum()) for width in widths(sidecar, columns))
 
 

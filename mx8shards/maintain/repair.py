@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from mx8shards.disk import operations
-from mx8shards.disk.map import Bytes
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, RemoteError, SettingError
 from mx8shards.format.entries import Entry, FileInfo
+from mx8shards.format.file_blocks import BlockDigests
 from mx8shards.maintain.kept_snapshots import find_snapshots
 from mx8shards.maintain.parallel import Progress, Ticker, map_in_threads
 from mx8shards.maintain.report import Damage, Repair, Report
@@ -90,7 +90,7 @@ class _SnapshotRepair:
         self._sidecars = {sidecar_name(sidecar): sidecar for sidecar in index.sidecars}
         self._numbers = {name: i for part in (index.raw, index.zip) for i, name in enumerate(part.basenames) if name}
         self._keeps_zip = any((snapshot.root / name).exists() for name in index.zip.basenames if name)
-        self._digests: dict[int, Bytes] = {}
+        self._digests: dict[int, BlockDigests] = {}
 
     def results(self, damage: Sequence[Damage], progress: Progress | None) -> Iterator[_Result]:
         """Repair all files with damage, and yield the result of each."""
@@ -134,7 +134,7 @@ class _SnapshotRepair:
                 digests = self._digests.get(self._numbers[info.basename]) if info is entry.stored else None
                 done = self._files.repair(entry, info, digests)
                 if done is not None:
-                    repairs.append(Repair(file=done.file, blocks=done.blocks))
+                    repairs.append(Repair(file=done.file, blocks=done.blocks, block_bytes=done.block_bytes))
         except (FormatError, IntegrityError, DatasetNotFoundError, RemoteError) as error:
             if isinstance(error, RemoteError) and error.reason not in ("missing", "changed"):
                 raise

@@ -27,7 +27,8 @@ class Damage:
     error: str
     snapshot: str  # the snapshot that the sample_ids refer to
     samples: tuple[Range, ...] = ()  # half-open ranges of sample_ids
-    blocks: tuple[int, ...] = ()  # the damaged 1 MiB blocks of the file, if block hashes are known
+    blocks: tuple[int, ...] = ()  # the damaged blocks of the file, if the hashes of its blocks are known …
+    block_bytes: int | None = None  # … and the size of a block
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -39,7 +40,8 @@ class Repair:
     """One file that `verify(repair=True)` has replaced."""
 
     file: str  # relative to the dataset's directory
-    blocks: tuple[int, ...] | None = None  # the 1 MiB blocks that were fetched; None: the whole file was replaced
+    blocks: tuple[int, ...] | None = None  # the blocks that were fetched; None: the whole file was replaced
+    block_bytes: int | None = None  # the size of these blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,13 @@ class Report:
 
 
 def damage_of(
-    error: ShardsError | OSError, *, file: str, snapshot: str, samples: Iterable[Range] = (), blocks: Iterable[int] = ()
+    error: ShardsError | OSError,
+    *,
+    file: str,
+    snapshot: str,
+    samples: Iterable[Range] = (),
+    blocks: Iterable[int] = (),
+    block_bytes: int | None = None,
 ) -> Damage:
     """The Damage that an error describes. The file's name is in `file`, so it is cut from the error's text."""
     return Damage(
@@ -82,6 +90,7 @@ def damage_of(
         snapshot=snapshot,
         samples=tuple(samples),
         blocks=tuple(blocks),
+        block_bytes=block_bytes,
     )
 
 

@@ -11,6 +11,7 @@ from mx8shards.disk import operations
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import FormatError, SettingError
 from mx8shards.format.entries import Entry, FileInfo
+from mx8shards.format.file_blocks import best_block_bytes
 from mx8shards.format.hashing import hasher
 from mx8shards.format.index import Index, index_bytes
 from mx8shards.format.sidecar_bytes import Sidecar, scalar_columns
@@ -83,10 +84,13 @@ class _Seal:
 
     def _read(self, checks: list[ShardCheck], ticker: Ticker) -> tuple[list[Entry], tuple[Sidecar, ...]]:
         entries = []
+        is_compressed = any(kind.compression for kind in self._index.kinds)
+        size = best_block_bytes(self._index.metadata, is_compressed=is_compressed)
         with contextlib.ExitStack() as stack:
-            blocks = stack.enter_context(contextlib.closing(NewSidecar(self._publication, "blocks")))
+            new = NewSidecar(self._publication, "blocks", block_bytes=size)
+            blocks = stack.enter_context(contextlib.closing(new))
             numbers = stack.enter_context(contextlib.closing(NewSidecar(self._publication, "columns", self._scalars)))
-            check = partial(check_shard, tick=ticker.tick, facts=True)
+            check = partial(check_shard, tick=ticker.tick, facts=size)
             for checked in stack.enter_context(map_in_threads(check, checks, check_threads(checks))):
                 if checked.facts is None or checked.errors:
                     raise checked.errors[0]

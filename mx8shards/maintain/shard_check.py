@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from mx8shards.disk.map import ReadFile
 from mx8shards.errors import FormatError, IntegrityError, ShardsError
 from mx8shards.format.compression import decompress
 from mx8shards.format.entries import FileInfo
+from mx8shards.format.file_blocks import block_digests
 from mx8shards.format.hashing import hasher
 from mx8shards.format.shard_bytes import read_table, table_bytes
-from mx8shards.format.sidecar_bytes import BLOCK_BYTES, scalar_columns
+from mx8shards.format.sidecar_bytes import scalar_columns
 from mx8shards.maintain.parallel import thread_count
 from mx8shards.maintain.report import Damage, Range, damage_of, ranges
 from mx8shards.maintain.verify_plan import ShardCheck
@@ -24,7 +25,6 @@ from mx8shards.maintain.walk import SampleWalk
 from mx8shards.shards.cache import cached_file, cached_name, default_directories
 from mx8shards.shards.local_files import best_hash, check_size, existing_raw_file, file_pieces, shard_name, shard_path
 from mx8shards.shards.shard import OpenFiles, Shard, open_shard_file
-from mx8shards.shards.sidecar_files import block_digests
 
 Rows = npt.NDArray[np.int64]
 Tick = Callable[[int], None]
@@ -53,9 +53,10 @@ class Checked:
     facts: Facts | None = None
 
     def add(
-        self, error: ShardsError | OSError, *, rows: Rows | None = None, blocks: Iterable[int] = (), file: str = ""
+        self, error: ShardsError | OSError, *, rows: Rows | None = None, blocks: Sequence[int] = (), file: str = ""
     ) -> None:
         """Record an error. It affects every sample of the shard, or only `rows` if they are given."""
+        digests = self.task.blocks
         index = self.task.snapshot.index
         start, stop = index.starts[self.task.number : self.task.number + 2].tolist()
         every: list[Range] = [(start, stop)] if start < stop else []
@@ -67,12 +68,16 @@ class Checked:
                 snapshot=self.task.snapshot.id,
                 samples=every if rows is None else ranges(start + rows),
                 blocks=blocks,
+                block_bytes=digests.block_bytes if digests is not None and blocks else None,
             )
         )
 
 
-def check_shard(task: ShardCheck, tick: Tick, *, facts: bool = False) -> Checked:
-    """Check one shard against its index entry, every byte if `task.data`. `facts` collects hashes for sealing."""
+def check_shard(task: ShardCheck, tick: Tick, *, facts: int | None = None) -> Checked:
+    """Check one shard against its index entry, every byte if `task.data`.
+
+    `facts` collects hashes for sealing: it is the size of the blocks of which digests are made.
+    """
     checked = Checked(task)
     name = shard_name(task.snapshot, task.entry.stored)
     try:
@@ -129,7 +134,7 @@ class _DataCheck:
     Memory: a few MiB, the offset table and, if the shard is compressed, the whole compressed file.
     """
 
-    def __init__(self, checked: Checked, file: ReadFile, name: str, *, facts: bool) -> None:
+    def __init__(self, checked: Checked, file: ReadFile, name: str, *, facts: int | None) -> None:
         self._checked = checked
         self._task = checked.task
         self._entry = checked.task.entry
@@ -139,8 +144,8 @@ class _DataCheck:
         columns = self._entry.kind.columns
         self._scalars = scalar_columns(columns)
         self._walk = SampleWalk(columns, self._entry.samples, self._entry.raw.size_bytes, self._scalars)
-        self._raw = _FileHashes(self._entry.raw, blake3=facts)
-        self._stored = _FileHashes(self._entry.zip, blake3=facts) if self._entry.zip else self._raw
+        self._raw = _FileHashes(self._entry.raw, blake3=facts is not None)
+        self._stored = _FileHashes(self._entry.zip, blake3=facts is not None) if self._entry.zip else self._raw
         self._digests: list[bytes] = []
 
     def run(self, tick: Tick) -> None:
@@ -167,11 +172,11 @@ class _DataCheck:
         size = self._entry.stored.size_bytes
         pieces = []
         done = 0
-        wants_digests = self._facts or self._task.blocks is not None
+        block_bytes = self._facts if self._task.blocks is None else self._task.blocks.block_bytes
         for piece in file_pieces(self._file, size):
             self._stored.update(piece)
-            if wants_digests:
-                self._digests.append(block_digests(piece))  # pieces are whole blocks, except for the last
+            if block_bytes is not None:
+                self._digests.append(block_digests(piece, block_bytes))  # pieces are whole blocks, except for the last
             if self._entry.zip is None:
                 self._walk.feed(piece)
             else:
@@ -201,7 +206,7 @@ class _DataCheck:
             return
         self._compare_numbers()
         self._check_copies()
-        if self._facts:
+        if self._facts is not None:
             raw, stored = self._raw.found("blake3"), self._stored.found("blake3")
             self._checked.facts = Facts(raw, stored, b"".join(self._digests), self._walk.numbers)
 
@@ -211,8 +216,8 @@ class _DataCheck:
         expected = self._task.blocks
         if expected is None:
             return []
-        found = np.frombuffer(b"".join(self._digests), np.uint8).reshape(expected.shape)
-        numbers: list[int] = np.flatnonzero((found != expected).any(axis=1)).tolist()
+        found = np.frombuffer(b"".join(self._digests), np.uint8).reshape(expected.rows.shape)
+        numbers: list[int] = np.flatnonzero((found != expected.rows).any(axis=1)).tolist()
         return numbers
 
     def _blocks_error(self, block: int) -> IntegrityError:
@@ -224,15 +229,15 @@ class _DataCheck:
 
         All rows may be damaged if there are no blocks, the shard is compressed, or a block overlaps the offset table.
         """
-        table = table_bytes(self._entry.samples)
-        if not blocks or self._entry.zip is not None or blocks[0] * BLOCK_BYTES < table:
+        table, digests = table_bytes(self._entry.samples), self._task.blocks
+        if digests is None or not blocks or self._entry.zip is not None or blocks[0] * digests.block_bytes < table:
             return None
         offsets = read_table(self._file.read(0, table), self._entry.samples)
-        if blocks[0] * BLOCK_BYTES < offsets[0]:
+        begins = np.array(blocks) * digests.block_bytes
+        if begins[0] < offsets[0]:
             return None
-        begins = np.array(blocks) * BLOCK_BYTES
         starts = np.searchsorted(offsets[1:], begins, "right")
-        stops = np.searchsorted(offsets[:-1], begins + BLOCK_BYTES, "left")
+        stops = np.searchsorted(offsets[:-1], begins + digests.block_bytes, "left")
         rows: Rows = np.unique(np.concatenate(list(map(np.arange, starts, stops))))
         return rows
 

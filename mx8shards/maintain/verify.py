@@ -40,8 +40,8 @@ def verify(
         seal: If the current snapshot lacks content hashes, or was changed by another program, check all its bytes and
             publish it with content hashes.
         repair: For the mirror of a remote dataset (`local=` of Dataset): check every byte, or those of `subset`, and
-            replace damaged and missing files by those of the store. Of a damaged shard, only the damaged blocks of 1
-            MiB are fetched if the dataset has a side-car with their digests. Jobs may use the mirror meanwhile.
+            replace damaged and missing files by those of the store. Of a damaged shard, only the damaged blocks are
+            fetched if the dataset has a side-car with their digests. Jobs may use the mirror meanwhile.
         deadline_s: For a URL, how many seconds the store may fail to answer before that is an error.
         progress: A function, called with the number of bytes done and the total number of bytes.
 

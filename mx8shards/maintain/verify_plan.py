@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from mx8shards.disk.map import Bytes
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
 from mx8shards.format.entries import Entry, FileInfo
+from mx8shards.format.file_blocks import BlockDigests
 from mx8shards.format.shard_bytes import table_bytes
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.maintain.report import Damage, damage_of
@@ -27,7 +28,7 @@ class ShardCheck:
     number: int
     entry: Entry  # without its compressed file, if only the raw file exists
     data: bool = False  # check every byte, not only the structure
-    blocks: Bytes | None = None  # the digests of its blocks, one per row …
+    blocks: BlockDigests | None = None  # the digests of its blocks …
     blocks_file: str = ""  # … and the side-car they are from
     numbers: Mapping[str, Bytes] = field(default_factory=dict)  # the numbers of its scalar columns in a side-car …
     numbers_file: str = ""  # … and the name of that side-car

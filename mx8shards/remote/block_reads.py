@@ -5,21 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, MutableMapping, Sequence
 
-from mx8shards.disk.map import Bytes
+import numpy as np
+
 from mx8shards.errors import IntegrityError, RemoteError
 from mx8shards.format.entries import FileInfo
+from mx8shards.format.file_blocks import BlockDigests
 from mx8shards.format.hashing import hash_hex
-from mx8shards.format.sidecar_bytes import BLOCK_BYTES
-from mx8shards.remote.store import Span, Store
+from mx8shards.remote.store import Store
 
 _ATTEMPTS = 2  # a damaged block, or one of a replaced object, is fetched once more …
 _PAUSE_S = 0.2  # … after this pause
 
 
 def read_blocks(
-    store: Store, info: FileInfo, digests: Bytes, blocks: Sequence[int], etags: MutableMapping[str, str]
-) -> list[bytes]:
-    """The blocks with these numbers. `etags` keeps the ETag of each object for the next call.
+    store: Store, info: FileInfo, digests: BlockDigests, blocks: Sequence[int], etags: MutableMapping[str, str]
+) -> list[memoryview]:
+    """The blocks with these numbers, in ascending order. `etags` keeps the ETag of each object for the next call.
 
     IntegrityError if a block is wrong twice; RemoteError if the store does not answer, or the object was replaced.
     """
@@ -49,17 +50,28 @@ def object_etag(store: Store, info: FileInfo) -> str:
     return found.etag
 
 
-def checked_blocks(store: Store, info: FileInfo, digests: Bytes, blocks: Sequence[int], etag: str) -> Iterator[bytes]:
-    """These blocks of the object with this ETag. IntegrityError for a block that differs from its digest."""
-    parts = store.read_spans(info.basename, [block_span(info, i) for i in blocks], etag)
-    for i, data in zip(blocks, parts, strict=True):
-        found, expected = hash_hex("blake3", data), bytes(digests[i]).hex()
-        if found != expected:
-            raise IntegrityError(subject=info.basename, place=f"block {i}", expected=expected, found=found)
-        yield data
+def checked_blocks(
+    store: Store, info: FileInfo, digests: BlockDigests, blocks: Sequence[int], etag: str
+) -> Iterator[memoryview]:
+    """These blocks, in ascending order, of the object with this ETag. Neighbours come in one request.
+
+    IntegrityError for a block that differs from its digest.
+    """
+    parts = [range(*run) for run in runs(blocks)]
+    spans = [(digests.span(run[0], info.size_bytes)[0], digests.span(run[-1], info.size_bytes)[1]) for run in parts]
+    for run, data in zip(parts, store.read_spans(info.basename, spans, etag), strict=True):
+        for i in run:
+            begin = (i - run[0]) * digests.block_bytes
+            block = memoryview(data)[begin : begin + digests.block_bytes]
+            found, expected = hash_hex("blake3", block), bytes(digests.rows[i]).hex()
+            if found != expected:
+                raise IntegrityError(subject=info.basename, place=f"block {i}", expected=expected, found=found)
+            yield block
 
 
-def block_span(info: FileInfo, block: int) -> Span:
-    """Where a block begins and ends in its file."""
-    begin = block * BLOCK_BYTES
-    return begin, min(begin + BLOCK_BYTES, info.size_bytes)
+def runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as half-open ranges."""
+    ids = np.asarray(numbers, np.int64)
+    cuts = np.flatnonzero(np.diff(ids) != 1)
+    begins, ends = np.concatenate([ids[:1], ids[cuts + 1]]), np.concatenate([ids[cuts], ids[-1:]]) + 1
+    return list(zip(begins.tolist(), ends.tolist(), strict=True))

@@ -7,24 +7,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mx8shards.disk import operations, publish
-from mx8shards.disk.map import Bytes, ReadFile
+from mx8shards.disk.map import ReadFile
 from mx8shards.errors import FormatError, IntegrityError, RemoteError
 from mx8shards.format.entries import FileInfo
+from mx8shards.format.file_blocks import BlockDigests
 from mx8shards.format.hashing import hash_hex
-from mx8shards.format.sidecar_bytes import BLOCK_BYTES
-from mx8shards.remote.block_reads import block_span, checked_blocks, object_etag
+from mx8shards.remote.block_reads import checked_blocks, object_etag, runs
 from mx8shards.remote.fetching import Claim, check_file
-from mx8shards.remote.store import Store
+from mx8shards.remote.store import Span, Store
 
-_MOST_DAMAGED = 2 / 3  # of a file: beyond that, one request for the whole object costs less than many for its parts
-_BLOCKS_AT_ONCE = 16  # of one request to the store: they are in memory
+_MOST_DAMAGED = 2 / 3  # of a file: beyond that, one request for the whole object costs less than many for its parts …
+_REQUEST_BYTES = 1 << 20  # … of which each costs as much as these bytes
+_BYTES_AT_ONCE = 16 << 20  # of blocks that are in memory
 
 
 class Repaired(NamedTuple):
-    """A file of a mirror that was replaced, and which of its blocks were fetched; None: the whole file."""
+    """A file of a mirror that was replaced; which blocks of which size were fetched for it (None: the whole file)."""
 
     file: str
     blocks: tuple[int, ...] | None
+    block_bytes: int | None = None
 
 
 class MadeWhole(NamedTuple):
@@ -35,7 +37,7 @@ class MadeWhole(NamedTuple):
 
 
 def made_whole(
-    store: Store, info: FileInfo, damaged: Path, digests: Bytes, claim: Claim, name: str
+    store: Store, info: FileInfo, damaged: Path, digests: BlockDigests, claim: Claim, name: str
 ) -> MadeWhole | None:
     """Copy the good blocks of a damaged file, and fetch the others. The damaged file is not touched.
 
@@ -46,16 +48,17 @@ def made_whole(
         file = ReadFile(damaged)
     except OSError:
         return None
-    expected = [bytes(row).hex() for row in digests]
-    blocks = [i for i, digest in enumerate(expected) if not _is_good(file, info, i, digest)]
-    if sum(_size(info, i) for i in blocks) > _MOST_DAMAGED * info.size_bytes:
+    spans = [digests.span(i, info.size_bytes) for i in range(len(digests.rows))]
+    blocks = [i for i, span in enumerate(spans) if not _is_good(file, span, bytes(digests.rows[i]).hex())]
+    cost = sum(spans[i][1] - spans[i][0] for i in blocks) + _REQUEST_BYTES * (len(runs(blocks)) - 1)
+    if cost > _MOST_DAMAGED * info.size_bytes:
         return None
     bad, draft = frozenset(blocks), claim.draft()
     try:
         fetched = _fetched(store, info, blocks, digests)
         with operations.disk_errors("repair", claim.root), publish.NewFile(draft) as target:
-            for i in range(len(expected)):
-                target.write(next(fetched) if i in bad else _block(file, info, i))
+            for i, span in enumerate(spans):
+                target.write(next(fetched) if i in bad else _block(file, span))
             target.close()
         check_file(draft, info, name)
     except (FormatError, IntegrityError):
@@ -68,24 +71,20 @@ def made_whole(
     return MadeWhole(draft, tuple(blocks))
 
 
-def _is_good(file: ReadFile, info: FileInfo, block: int, digest: str) -> bool:
+def _is_good(file: ReadFile, span: Span, digest: str) -> bool:
     try:
-        return hash_hex("blake3", _block(file, info, block)) == digest
+        return hash_hex("blake3", _block(file, span)) == digest
     except OSError:  # a bad sector
         return False
 
 
-def _fetched(store: Store, info: FileInfo, blocks: list[int], digests: Bytes) -> Iterator[bytes]:
+def _fetched(store: Store, info: FileInfo, blocks: list[int], digests: BlockDigests) -> Iterator[memoryview]:
     """The damaged blocks, all from one object. IntegrityError if the object or a block is not the one of the index."""
     etag = object_etag(store, info) if blocks else ""
-    for start in range(0, len(blocks), _BLOCKS_AT_ONCE):
-        yield from checked_blocks(store, info, digests, blocks[start : start + _BLOCKS_AT_ONCE], etag)
+    count = _BYTES_AT_ONCE // digests.block_bytes
+    for start in range(0, len(blocks), count):
+        yield from checked_blocks(store, info, digests, blocks[start : start + count], etag)
 
 
-def _size(info: FileInfo, block: int) -> int:
-    begin, end = block_span(info, block)
-    return end - begin
-
-
-def _block(file: ReadFile, info: FileInfo, block: int) -> bytes:
-    return file.read(block * BLOCK_BYTES, _size(info, block))
+def _block(file: ReadFile, span: Span) -> bytes:
+    return file.read(span[0], span[1] - span[0])

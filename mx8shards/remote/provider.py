@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mx8shards.disk.map import Bytes
 from mx8shards.errors import FormatError, IntegrityError, RemoteError, ShardsError
 from mx8shards.format.entries import Entry, FileInfo
+from mx8shards.format.file_blocks import BlockDigests
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.remote import fetching
 from mx8shards.remote.block_reads import read_blocks
@@ -135,7 +135,7 @@ class RemoteFiles:
         fetching.place(path, info.basename, claim)
         return True
 
-    def read_blocks(self, entry: Entry, digests: Bytes, blocks: Sequence[int]) -> list[bytes]:
+    def read_blocks(self, entry: Entry, digests: BlockDigests, blocks: Sequence[int]) -> list[memoryview]:
         """Blocks of a shard that is not made local: see BlockReader."""
         begun, own = time.monotonic(), self._of_process
         try:
@@ -217,7 +217,7 @@ class RemoteFiles:
         stamp = fetching.place(path, wanted.basename, claim)
         self._stamps.stamp(wanted, stamp, claim.private)
 
-    def repair(self, entry: Entry, damaged: FileInfo, digests: Bytes | None) -> Repaired | None:
+    def repair(self, entry: Entry, damaged: FileInfo, digests: BlockDigests | None) -> Repaired | None:
         """Replace a shard's raw or compressed file if it is damaged or missing; None if it is intact.
 
         With the digests of its blocks, only the damaged blocks are fetched where that is possible.
@@ -227,15 +227,13 @@ class RemoteFiles:
             self._stamps.forget(damaged.basename)
             if self._verified_as(damaged, claim):
                 return None
-            whole = None
-            if digests is not None:
-                whole = made_whole(self._store, damaged, path, digests, claim, name)
-            if whole is None:
+            whole = None if digests is None else made_whole(self._store, damaged, path, digests, claim, name)
+            if digests is None or whole is None:
                 self._fetch(entry, damaged, claim)
                 return Repaired(damaged.basename, None)
             with self._entered({damaged.basename: damaged.size_bytes}, claim):
                 self._place(whole.path, damaged, claim)
-            return Repaired(damaged.basename, whole.blocks)
+            return Repaired(damaged.basename, whole.blocks, digests.block_bytes)
 
     def repair_sidecar(self, sidecar: Sidecar) -> Repaired | None:
         """Fetch a side-car unless an intact one is here; None then, or if the store has none either."""

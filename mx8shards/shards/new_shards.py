@@ -12,10 +12,11 @@ from mx8shards.errors import ShardsError
 from mx8shards.format import compression as compressions
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import FileInfo, MdsEntry
+from mx8shards.format.file_blocks import BLOCK_BYTES, block_digests
 from mx8shards.format.hashing import hash_hex, hasher
 from mx8shards.format.shard_bytes import ShardKind, head
 from mx8shards.shards.publication import Publication
-from mx8shards.shards.sidecar_files import block_digests, column_arrays
+from mx8shards.shards.sidecar_files import column_arrays
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class _ReusedBuffer(threading.local):
 
 
 class ShardMaker:
-    """Makes shards of one kind. All methods are thread-safe."""
+    """Makes shards of one kind. All methods are thread-safe.
+
+    `block_bytes` is the size of the blocks of which digests are made. It is set before the first shard.
+    """
 
     def __init__(self, kind: ShardKind, columns: Columns, *, match_streaming: bool) -> None:
         self.kind = kind
@@ -54,6 +58,7 @@ class ShardMaker:
         self._columns = columns
         self._match_streaming = match_streaming
         self._memory = _ReusedBuffer()
+        self.block_bytes = BLOCK_BYTES
 
     def import_packages(self) -> None:
         """Import the packages for hashing and compression, before threads start; MissingPackageError without one."""
@@ -71,7 +76,7 @@ class ShardMaker:
             pieces.clear()
             entry, data = self._compressed(basename, raw, len(sizes))
             publication.put_shard(entry.stored.basename, [data])
-            return StoredShard(entry, block_digests(data), scalars)
+            return StoredShard(entry, block_digests(data, self.block_bytes), scalars)
 
     def _compressed(self, basename: str, raw: memoryview, samples: int) -> tuple[MdsEntry, bytes | memoryview]:
         info = self._info(basename, raw)

@@ -19,6 +19,7 @@ from mx8shards.disk.map import Bytes
 from mx8shards.errors import FormatError, IntegrityError, RemoteError
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry
+from mx8shards.format.file_blocks import BlockDigests
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.local_files import check_hash, shard_name
 from mx8shards.shards.providers import (
@@ -138,24 +139,35 @@ class Shards:
                 raise
         return self._sidecars[sidecar.blake3]
 
-    def has_block_digests(self, i: int) -> bool:
-        """Whether blocks of shard `i` can be read without making it local, if its side-car is there."""
-        opened, entry = self._entry(i)
-        return isinstance(opened.provider, BlockReader) and entry.zip is None and self._blocks_sidecar(i) is not None
+    @property
+    def block_bytes(self) -> npt.NDArray[np.int64]:
+        """The size of the blocks in which each shard can be read without making it local, if its side-car is there.
+
+        0 for a shard that cannot.
+        """
+        found = np.zeros(self.count, np.int64)
+        for opened, first in zip(self.opened, self._begin_of.tolist(), strict=False):
+            index = opened.snapshot.index
+            if isinstance(opened.provider, BlockReader):
+                for sidecar in (each for each in index.sidecars if each.kind == "blocks"):
+                    found[first + sidecar.start : first + sidecar.stop] = sidecar.block_bytes
+                packed = np.array([kind.compression is not None for kind in index.kinds], np.bool_)
+                found[first : first + index.shards][packed[index.kind]] = 0
+        return found
 
     def _blocks_sidecar(self, i: int) -> Sidecar | None:
         snapshot, number = self.snapshot_of(i)
         sidecars = (each for each in snapshot.index.sidecars if each.kind == "blocks")
         return next((each for each in sidecars if each.start <= number < each.stop), None)
 
-    def block_digests(self, i: int) -> Bytes | None:
-        """The digests of the blocks of shard `i`, one per row; None if there is no side-car with them."""
+    def block_digests(self, i: int) -> BlockDigests | None:
+        """The digests of the blocks of shard `i`; None if there is no side-car with them."""
         snapshot, number = self.snapshot_of(i)
         sidecar = self._blocks_sidecar(i)
         data = None if sidecar is None else self.open_sidecar(snapshot, sidecar)
         return None if data is None or sidecar is None else digests_in(snapshot, sidecar, data, number)
 
-    def read_blocks(self, i: int, digests: Bytes, blocks: Sequence[int]) -> list[bytes]:
+    def read_blocks(self, i: int, digests: BlockDigests, blocks: Sequence[int]) -> list[memoryview]:
         """Blocks of shard `i`, which is not made local: see BlockReader."""
         opened, entry = self._entry(i)
         assert isinstance(opened.provider, BlockReader)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from mx8shards.disk.map import Bytes
 from mx8shards.errors import FormatError, ShardsError
 from mx8shards.format.entries import Entry, Ints
+from mx8shards.format.file_blocks import BlockDigests
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards import cache
 from mx8shards.shards.local_files import check_hash, check_size, existing_raw_file, shard_name, shard_path
@@ -125,7 +125,7 @@ class Provider(Protocol):
 class BlockReader(Protocol):
     """A provider that can also read blocks of shards without making them local."""
 
-    def read_blocks(self, entry: Entry, digests: Bytes, blocks: Sequence[int]) -> list[bytes]:
+    def read_blocks(self, entry: Entry, digests: BlockDigests, blocks: Sequence[int]) -> list[memoryview]:
         """The blocks with these numbers of a shard that is not compressed, checked against the digests of its blocks.
 
         IntegrityError means that the shard is damaged; RemoteError is no error of the shard, as for `provide`.

@@ -6,18 +6,25 @@ from collections.abc import Iterable
 
 from mx8shards.disk.publish import NewFile
 from mx8shards.format.columns import Columns
-from mx8shards.format.hashing import hash_hex, hasher
-from mx8shards.format.sidecar_bytes import BLOCK_BYTES, MAGIC, Sidecar, padded, scalar_columns
+from mx8shards.format.file_blocks import BLOCK_BYTES
+from mx8shards.format.hashing import hasher
+from mx8shards.format.sidecar_bytes import MAGIC, Sidecar, padded, scalar_columns
 from mx8shards.shards.publication import Publication
 
 
 class NewSidecar:
-    """A side-car being written shard by shard. Its name is its hash, so it is known only at the end."""
+    """A side-car being written shard by shard. Its name is its hash, so it is known only at the end.
 
-    def __init__(self, publication: Publication, kind: str, columns: tuple[str, ...] = ()) -> None:
+    `columns` and `block_bytes` are those of its index entry.
+    """
+
+    def __init__(
+        self, publication: Publication, kind: str, columns: tuple[str, ...] = (), block_bytes: int = BLOCK_BYTES
+    ) -> None:
         self._publication = publication
         self._kind = kind
         self._columns = columns
+        self._block_bytes = block_bytes
         self._file = NewFile(publication.temporary_path(kind))
         self._hash = hasher("blake3")
         self._size_bytes = 0
@@ -44,6 +51,7 @@ class NewSidecar:
             start=start,
             stop=start + shards,
             columns=self._columns,
+            block_bytes=self._block_bytes,
         )
         self._file.finish()
         self._publication.put_sidecar(self._file.path, sidecar)
@@ -54,11 +62,11 @@ class NewSidecar:
         self._file.close()
 
 
-def block_digests(data: bytes | memoryview) -> bytes:
-    """The concatenated blake3 digests of a stored file's blocks."""
-    view = memoryview(data)
-    blocks = (view[begin : begin + BLOCK_BYTES] for begin in range(0, len(data), BLOCK_BYTES))
-    return b"".join(bytes.fromhex(hash_hex("blake3", block)) for block in blocks)
+def new_sidecars(publication: Publication, columns: Columns, block_bytes: int) -> tuple[NewSidecar, NewSidecar | None]:
+    """The side-cars of shards with these columns: that of blocks of this size, and that of columns if there are any."""
+    scalars = scalar_columns(columns)
+    blocks = NewSidecar(publication, "blocks", block_bytes=block_bytes)
+    return blocks, NewSidecar(publication, "columns", scalars) if scalars else None
 
 
 def column_arrays(columns: Columns, pieces: list[bytes]) -> list[bytes]:

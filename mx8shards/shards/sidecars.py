@@ -9,8 +9,9 @@ import numpy as np
 from mx8shards.disk.map import Bytes, ReadFile, map_file
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, SettingError
 from mx8shards.format.columns import Columns
+from mx8shards.format.file_blocks import DIGEST_BYTES, BlockDigests, block_count
 from mx8shards.format.hashing import hash_hex
-from mx8shards.format.sidecar_bytes import DIGEST_BYTES, MAGIC, Sidecar, blocks_of, padded, sidecar_bytes, widths
+from mx8shards.format.sidecar_bytes import MAGIC, Sidecar, padded, sidecar_bytes, widths
 from mx8shards.shards.snapshots import Snapshot, sidecar_path
 
 
@@ -53,20 +54,21 @@ def _columns(snapshot: Snapshot, sidecar: Sidecar) -> Columns:
         raise FormatError(place="columns", expected=error.expected, found=error.found) from None
 
 
-def blocks_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tuple[int, Bytes]]:
-    """Each shard that a `blocks` side-car with these bytes covers, with an array of its block digests, one per row."""
+def blocks_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tuple[int, BlockDigests]]:
+    """Each shard that a `blocks` side-car with these bytes covers, with the digests of its blocks."""
     rows = data[len(MAGIC["blocks"]) :].reshape(-1, DIGEST_BYTES)
-    counts = blocks_of(snapshot.index.stored_bytes[sidecar.start : sidecar.stop])
+    counts = block_count(snapshot.index.stored_bytes[sidecar.start : sidecar.stop], sidecar.block_bytes)
     ends = np.cumsum(counts)
     for i, (count, end) in enumerate(zip(counts.tolist(), ends.tolist(), strict=True), sidecar.start):
-        yield i, rows[end - count : end]
+        yield i, BlockDigests(rows[end - count : end], sidecar.block_bytes)
 
 
-def digests_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes, i: int) -> Bytes:
-    """The block digests of shard `i`, one per row, in a `blocks` side-car with these bytes that covers it."""
-    counts = blocks_of(snapshot.index.stored_bytes[sidecar.start : i + 1])
+def digests_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes, i: int) -> BlockDigests:
+    """The digests of the blocks of shard `i` in a `blocks` side-car with these bytes that covers it."""
+    counts = block_count(snapshot.index.stored_bytes[sidecar.start : i + 1], sidecar.block_bytes)
     end = int(counts.sum())
-    return data[len(MAGIC["blocks"]) :].reshape(-1, DIGEST_BYTES)[end - int(counts[-1]) : end]
+    rows = data[len(MAGIC["blocks"]) :].reshape(-1, DIGEST_BYTES)[end - int(counts[-1]) : end]
+    return BlockDigests(rows, sidecar.block_bytes)
 
 
 def numbers_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tuple[int, str, Bytes]]:

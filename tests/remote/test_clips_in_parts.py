@@ -6,7 +6,8 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
+from mx8shards.format.file_blocks import BLOCK_BYTES, SMALL_BLOCK_BYTES
 from mx8shards.format.packet_index import FORMAT, VIDEOS, PacketIndex, encode_packet_index, parse_packet_index
 from tests.anonymous_memory import anonymous_bytes
 from tests.clip_data import packets_of, repeated
-from tests.remote.fault_server import KINDS, FaultServer, Kind, Operation, Version
+from tests.remote.fault_server import KINDS, FaultServer, Kind, Operation, Request, Version
 from tests.remote.mirrors import shards_of
 from tests.videos import FRAMES, HEIGHT, WIDTH, number_in, video
 
 pytest.importorskip("av")
 
 COPIES, APART, SAMPLES = 7, 3 << 20, 3
+METADATA = {VIDEOS: {"video": {"packets": "packets", "format": FORMAT, "facts": ""}}}
 WHOLE = mx8.Clip(crop=mx8.CenterCrop((HEIGHT, WIDTH)))
 
 
@@ -36,7 +39,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return files_in(root)
 
 
-def write(root: Path, index: PacketIndex) -> None:
+def write(root: Path, index: PacketIndex, samples: Sequence[int] = range(SAMPLES), **options: Any) -> None:
     """Write copies of a video, MiB apart, with this packet index of one copy."""
     data = video("h264").data
     payload = bytearray(np.random.default_rng(3).bytes(COPIES * APART))
@@ -44,16 +47,32 @@ def write(root: Path, index: PacketIndex) -> None:
         payload[copy * APART : copy * APART + len(data)] = data
     packets = encode_packet_index(repeated(index, COPIES, APART))
     columns = {"frames": "int", "packets": "bytes", "path": "str", "video": "bytes", "when": "float64"}
-    metadata = {VIDEOS: {"video": {"packets": "packets", "format": FORMAT, "facts": ""}}}
-    with mx8.Writer(root, columns=columns, metadata=metadata, size_limit="1mb") as writer:
-        for number in range(SAMPLES):
+    settings = {"columns": columns, "metadata": METADATA, "size_limit": "1mb"} | options
+    with mx8.Writer(root, **settings) as writer:
+        writer.set_metadata(METADATA)
+        for number in samples:
             sample = {"frames": COPIES * FRAMES, "packets": packets, "path": f"{number}.mp4", "video": bytes(payload)}
             writer.write({**sample, "when": 4.0 * number + 1.0})
-    assert len(shards_of(root)) == SAMPLES
+    assert len(shards_of(root)) == max(samples) + 1
 
 
 def files_in(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def older_objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A dataset whose blocks have 1 MiB."""
+    root = tmp_path_factory.mktemp("older") / "data"
+    write(root, parse_packet_index(packets_of(video("h264").data)), metadata=None)
+    return files_in(root)
+
+
+@pytest.fixture
+def older_server(fault_server: FaultServer, older_objects: dict[str, bytes]) -> FaultServer:
+    for key, data in older_objects.items():
+        fault_server.put(f"set/{key}", data)
+    return fault_server
 
 
 @pytest.fixture
@@ -72,14 +91,17 @@ def loader(view: mx8.Dataset, **settings: Any) -> mx8.Loader:
     return mx8.Loader(view, **given | settings)
 
 
-def checked(batches: Iterator[mx8.Batch]) -> list[tuple[int, int]]:
-    """The sample and the first frame of each clip, whose frames must be the right ones."""
+def checked(batches: Iterator[mx8.Batch], samples: int = SAMPLES) -> list[tuple[int, int]]:
+    """The sample and the first frame of each clip, whose frames must be the right ones.
+
+    `samples`: of each of the joined datasets.
+    """
     found = []
     for batch in batches:
         for clip, frames, sample_id in zip(batch["video"], batch["video.frames"], batch.sample_ids, strict=True):
             assert [number_in(frame.mean(axis=0)) for frame in clip] == (frames % FRAMES).tolist()
             found.append((int(sample_id), int(frames[0])))
-        assert list(batch["path"]) == [f"{number}.mp4" for number in batch.sample_ids]
+        assert list(batch["path"]) == [f"{number % samples}.mp4" for number in batch.sample_ids]
     return found
 
 
@@ -99,6 +121,72 @@ def test_sparse_clips_fetch_a_small_part_of_the_shards(server: FaultServer, tmp_
             request for request in server.requests if request.key.endswith(".mds") and request.operation == "read"
         ]
         assert all(request.span and request.if_match for request in requests)
+
+
+def covering_bytes(number: int) -> int:
+    """The bytes of the GOP of a frame."""
+    index = parse_packet_index(packets_of(video("h264").data))
+    begins = np.append(np.flatnonzero(index.keyframe), len(index.pts))
+    packets = slice(*begins[np.searchsorted(begins, number % FRAMES, side="right") - 1 :][:2].tolist())
+    return int(index.size[packets].sum())
+
+
+def reads_of(server: FaultServer) -> list[Request]:
+    """The requests for parts of shards."""
+    with server.lock:
+        return [each for each in server.requests if each.key.endswith(".mds") and each.operation == "read"]
+
+
+def test_clips_fetch_little_more_than_their_gops_with_two_requests(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        view = dataset.clips("video", frames=1, random=2)
+        with loader(view, batch_size=1, shuffle=True, columns=["path", "video"]) as batches:
+            found = checked(iter(batches))
+    gops = sum(covering_bytes(frame) for _, frame in found)
+    reads = reads_of(server)
+    tables, heads, edges = SAMPLES, 3 * len(found), 2 * len(found)  # blocks; heads have the packet indices
+    assert sum(each.sent_bytes for each in reads) <= gops + (tables + heads + edges) * SMALL_BLOCK_BYTES
+    assert len(reads) <= SAMPLES + 2 * len(found)
+
+
+def test_neighbouring_blocks_come_in_one_request(server: FaultServer, tmp_path: Path) -> None:
+    with opened(server, tmp_path / "mirror") as dataset:
+        digests = dataset.shards.block_digests(0)
+        assert digests is not None
+        assert digests.block_bytes == SMALL_BLOCK_BYTES
+        server.heal()
+        blocks = dataset.shards.read_blocks(0, digests, [1, 2, 3, 300, 301])
+    assert list(map(len, blocks)) == [SMALL_BLOCK_BYTES] * 5
+    each = SMALL_BLOCK_BYTES
+    spans = sorted(request.span for request in reads_of(server))
+    assert spans == [f"bytes={each}-{4 * each - 1}", f"bytes={300 * each}-{302 * each - 1}"]
+
+
+def test_shards_with_blocks_of_both_sizes_are_read_in_parts(
+    fault_server: FaultServer, older_objects: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A dataset that an older version wrote, and samples that were appended to it."""
+    root, count = tmp_path / "data", SAMPLES + 2
+    for key, data in older_objects.items():
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(data)
+    write(root, parse_packet_index(packets_of(video("h264").data)), range(SAMPLES, count), mode="append")
+    for key, data in files_in(root).items():
+        fault_server.put(f"set/{key}", data)
+    with opened(fault_server, tmp_path / "mirror") as dataset:
+        sizes = dataset.shards.block_bytes.tolist()
+        assert sizes == [BLOCK_BYTES] * SAMPLES + [SMALL_BLOCK_BYTES] * 2
+        view = dataset.clips("video", frames=4, random=1)
+        for joined in (view, mx8.concat([view, view]), mx8.mix([view, view], weights=[1, 1])):
+            with loader(joined, memory="256mb") as batches:
+                found = checked(iter(batches), count)
+                assert {sample_id % count for sample_id, _ in found} == set(range(count))
+    assert shards_of(tmp_path / "mirror") == []
+    sent = Counter[str]()
+    for request in reads_of(fault_server):
+        sent[request.key] += request.sent_bytes
+    small = max(sent[f"set/shard.{number:05}.mds"] for number in range(SAMPLES, count))
+    assert small < min(sent[f"set/shard.{number:05}.mds"] for number in range(SAMPLES)) / 4
 
 
 def test_dense_clips_fetch_whole_shards_once(server: FaultServer, tmp_path: Path) -> None:
@@ -385,8 +473,8 @@ def test_blocks_that_do_not_come_within_the_read_timeout_are_an_error(server: Fa
 # memory --------------------------------------------------------------------------------------------------------------
 
 
-def test_blocks_make_room_for_others_within_the_limit(server: FaultServer, tmp_path: Path) -> None:
-    with opened(server, tmp_path / "mirror") as dataset:
+def test_blocks_make_room_for_others_within_the_limit(older_server: FaultServer, tmp_path: Path) -> None:
+    with opened(older_server, tmp_path / "mirror") as dataset:
         view, most = dataset.clips("video", frames=4, random=1), 0
         with loader(view, batch_size=1, memory="96mb") as batches:
             parts = batches._assembly.plan.shard_table.parts
@@ -395,15 +483,15 @@ def test_blocks_make_room_for_others_within_the_limit(server: FaultServer, tmp_p
                 before = anonymous_bytes()
                 assert len(checked(iter(batches))) == SAMPLES
                 most = max(most, (epoch > 1) * (anonymous_bytes() - before))
-                assert parts._count <= parts._most < SAMPLES * COPIES
+                assert parts._table.size_bytes <= parts._most < SAMPLES * COPIES * BLOCK_BYTES
         assert most < 16 << 20
 
 
 @pytest.mark.parametrize("columns", [["video"], ["path", "video"]], ids=len)
 def test_shards_are_read_whole_if_their_parts_do_not_fit(
-    server: FaultServer, columns: list[str], tmp_path: Path
+    older_server: FaultServer, columns: list[str], tmp_path: Path
 ) -> None:
-    with opened(server, tmp_path / "mirror") as dataset:
+    with opened(older_server, tmp_path / "mirror") as dataset:
         view = dataset.clips("video", frames=4, random=1)
         settings = {"columns": columns, "decode": {"video": mx8.Clip(8)}, "batch_size": 3, "memory": "40mb"}
         with loader(view, **settings) as batches:
@@ -412,9 +500,11 @@ def test_shards_are_read_whole_if_their_parts_do_not_fit(
 
 
 @pytest.mark.hunt
-def test_no_shard_is_fetched_whole_because_a_batch_has_just_been_filled(server: FaultServer, tmp_path: Path) -> None:
+def test_no_shard_is_fetched_whole_because_a_batch_has_just_been_filled(
+    older_server: FaultServer, tmp_path: Path
+) -> None:
     """A batch needs half of the blocks that fit: the blocks of the batch before it must be free in time."""
-    with opened(server, tmp_path / "mirror") as dataset:
+    with opened(older_server, tmp_path / "mirror") as dataset:
         view = dataset.clips("video", frames=4, random=1)
         with loader(view, batch_size=1, memory="72mb", shuffle=True, threads=4) as batches:
             for epoch in range(40):

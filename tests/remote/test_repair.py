@@ -15,6 +15,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
+from mx8shards.format.file_blocks import SMALL_BLOCK_BYTES
 from mx8shards.maintain.report import Repair, Report
 from mx8shards.shards.links import Link
 from mx8shards.shards.snapshots import load, snapshot_id
@@ -41,6 +42,10 @@ def write(target: Any, shards: int = 2, blocks: int = 8, **options: Any) -> str:
         for i in range((4 * blocks - 1) * shards):
             writer.write({"x": i, "blob": random.Random(i).randbytes(BLOCK // 4)})
     return str(writer.snapshot)
+
+
+def of_blocks(file: str, blocks: tuple[int, ...] | None, block_bytes: int = BLOCK) -> Repair:
+    return Repair(file=file, blocks=blocks, block_bytes=None if blocks is None else block_bytes)
 
 
 def fill(url: str, cache: Path, **options: Any) -> None:
@@ -113,12 +118,41 @@ def test_only_the_damaged_blocks_are_fetched_and_from_one_object(server: FaultSe
     right = shards_in(mirror)
     spoil(mirror / FIRST, 1, 2, 6)
     report = repaired(mirror)
-    assert report.repaired == (Repair(file=FIRST, blocks=(1, 2, 6)),)
+    assert report.repaired == (of_blocks(FIRST, (1, 2, 6)),)
     assert shards_in(mirror) == right
     reads = [each for each in server.requests if each.operation == "read"]
     assert {each.key for each in reads} == {f"train/{FIRST}"}
     assert all(each.if_match and each.span for each in reads)
     assert sum(each.sent_bytes for each in reads) == 3 * BLOCK
+
+
+def test_small_blocks_are_fetched_and_neighbours_in_one_request(
+    fault_server: FaultServer, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(fault_server.url("clips"), metadata={"videos": {"blob": {"packets": "x"}}})
+    fill(fault_server.url("clips"), cache)
+    right = shards_in(cache)
+    each = SMALL_BLOCK_BYTES
+    first, path = 3 * BLOCK // each, cache / FIRST
+    for block in (first, first + 1, first + 2, 0, 7 * BLOCK // each):
+        flip(path, 8 * (block * each + 99))
+    fault_server.heal()
+    assert main(["verify", "--repair", str(cache)]) == 0
+    assert f"repaired\t{FIRST}: 5 blocks of {each >> 10} KiB fetched\n" in capsys.readouterr().out
+    assert shards_in(cache) == right
+    reads = [read for read in fault_server.requests if read.operation == "read"]
+    assert len(reads) == 3
+    assert sum(read.sent_bytes for read in reads) == 5 * each
+
+
+def test_damage_all_over_a_file_is_repaired_by_one_request(fault_server: FaultServer, cache: Path) -> None:
+    write(fault_server.url("clips"), metadata={"videos": {"blob": {"packets": "x"}}})
+    fill(fault_server.url("clips"), cache)
+    right = shards_in(cache)
+    for spot in range(24):
+        flip(cache / FIRST, 8 * (spot * BLOCK // 3 + 99))
+    assert repaired(cache).repaired == (of_blocks(FIRST, None),)
+    assert shards_in(cache) == right
 
 
 def test_a_repaired_file_is_new_and_verified_so_jobs_use_it_without_asking(
@@ -168,7 +202,7 @@ def test_every_kind_of_damage_is_repaired_with_the_blocks_that_are_left(
 ) -> None:
     right = shards_in(mirror)
     harm(mirror / FIRST)
-    assert repaired(mirror).repaired == (Repair(file=FIRST, blocks=blocks),)
+    assert repaired(mirror).repaired == (of_blocks(FIRST, blocks),)
     assert shards_in(mirror) == right
     if blocks == ():
         assert server.requests == []
@@ -187,7 +221,7 @@ def test_a_damaged_side_car_is_fetched_first_and_then_tells_which_blocks(server:
     name = f".mx8shards/sidecars/{blocks.blake3}"
     flip(mirror / name, 500)
     spoil(mirror / FIRST, 5)
-    assert repaired(mirror).repaired == (Repair(file=name), Repair(file=FIRST, blocks=(5,)))
+    assert repaired(mirror).repaired == (Repair(file=name), of_blocks(FIRST, (5,)))
     assert contents(tree(mirror)) == contents(right)
 
 
@@ -248,7 +282,7 @@ def test_a_shard_that_the_store_lost_stays_damaged_and_the_others_are_repaired(
     report = mx8.verify(mirror, repair=True)
     assert [each.file for each in report.damage] == [FIRST]
     assert "there is no such object" in report.damage[0].error
-    assert report.repaired == (Repair(file="shard.00001.mds", blocks=(0,)),)
+    assert report.repaired == (of_blocks("shard.00001.mds", (0,)),)
 
 
 @pytest.mark.parametrize("kind", [403, "down"])
@@ -331,7 +365,7 @@ def test_blocks_come_from_a_real_s3_api(bucket: str, cache: Path) -> None:
     write(bucket, 1, 4)
     fill(bucket, cache)
     spoil(cache / FIRST, 1)
-    assert repaired(cache).repaired == (Repair(file=FIRST, blocks=(1,)),)
+    assert repaired(cache).repaired == (of_blocks(FIRST, (1,)),)
 
 
 # compression, limits -------------------------------------------------------------------------------------------
@@ -349,7 +383,7 @@ def test_compressed_shards_are_repaired_as_the_mirror_keeps_them(
     right = shards_in(cache)
     (name,) = right
     spoil(cache / name, 2)
-    assert repaired(cache).repaired == (Repair(file=name, blocks=(2,) if keep_zip else None),)
+    assert repaired(cache).repaired == (of_blocks(name, (2,) if keep_zip else None),)
     assert shards_in(cache) == right
     (cache / name).unlink()
     assert [each.file for each in repaired(cache).repaired] == [FIRST]
@@ -391,7 +425,7 @@ def test_shards_that_a_limited_mirror_has_no_room_for_are_neither_damage_nor_fet
     assert mx8.verify(cache, data=True).ok
     spoil(cache / FIRST, 1)
     report = mx8.verify(cache, repair=True)
-    assert (report.ok, report.absent, report.repaired) == (True, 1, (Repair(file=FIRST, blocks=(1,)),))
+    assert (report.ok, report.absent, report.repaired) == (True, 1, (of_blocks(FIRST, (1,)),))
     assert list(shards_in(cache)) == [FIRST]
 
 
@@ -442,7 +476,7 @@ def test_the_command_ends_with_0_if_all_is_repaired_3_if_not_and_1_if_the_store_
     server.replace(f"train/{FIRST}")
     assert main(["verify", "--repair", "--json", str(mirror)]) == 3
     found = json.loads(capsys.readouterr().out)
-    assert found["repaired"] == [{"file": "shard.00001.mds", "blocks": None}]
+    assert found["repaired"] == [{"file": "shard.00001.mds", "blocks": None, "block_bytes": None}]
     assert [each["file"] for each in found["damage"]] == [FIRST]
     server.fail(403, "head", "read", times=None)
     assert main(["verify", "--repair", str(mirror)]) == 1

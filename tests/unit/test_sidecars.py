@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
+from mx8shards.format.file_blocks import BLOCK_BYTES, SMALL_BLOCK_BYTES
 from mx8shards.format.sidecar_bytes import padded
 from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import current
@@ -62,6 +63,93 @@ def test_block_digests_are_hashes_of_each_mebibyte_of_the_stored_files(compressi
         "start": 0,
         "stop": len(reference.read_index(root)["shards"]),
     }
+
+
+VIDEOS = {"videos": {"video": {"packets": "packets"}}}
+
+
+def small(root: Path, count: int = 3, **options: Any) -> Path:
+    """Samples of 40,000 bytes, two in a shard, written as those of videos are."""
+    settings = {"columns": {"blob": "bytes"}, "size_limit": 90_000, "metadata": VIDEOS}
+    with mx8.Writer(root, **{**settings, **options}) as writer:
+        for i in range(count):
+            writer.write({"blob": np.random.default_rng(i).bytes(40_000)})
+    return root
+
+
+def sizes(root: Path) -> list[tuple[int, int]]:
+    """For each side-car of blocks the number of its shards, and the size of its blocks; they must be right."""
+    found = [each for each in entries(root) if each["kind"] == "blocks"]
+    shards = reference.read_index(root)["shards"]
+    for entry in found:
+        wanted, each = b"MX8BLK1\n", entry.get("block_bytes", BLOCK_BYTES)
+        for shard in shards[entry["start"] : entry["stop"]]:
+            data = (root / (shard["zip_data"] or shard["raw_data"])["basename"]).read_bytes()
+            wanted += b"".join(blake3.blake3(data[at : at + each]).digest() for at in range(0, len(data), each))
+        assert (root / ".mx8shards" / "sidecars" / entry["blake3"]).read_bytes() == wanted
+        assert entry["bytes"] == len(wanted)
+    return [(each["stop"] - each["start"], each.get("block_bytes", BLOCK_BYTES)) for each in found]
+
+
+def test_shards_with_videos_have_small_blocks(tmp_path: Path) -> None:
+    assert sizes(small(tmp_path / "videos")) == [(2, SMALL_BLOCK_BYTES)]
+    assert sizes(small(tmp_path / "others", metadata={"videos": {}})) == [(2, BLOCK_BYTES)]
+    assert sizes(small(tmp_path / "packed", compression="zstd")) == [(2, BLOCK_BYTES)]
+    assert mx8.verify(tmp_path / "videos", data=True).ok
+
+
+def test_blocks_of_any_size_are_kept_by_append_and_merge(tmp_path: Path) -> None:
+    root = small(tmp_path / "data", metadata=None)
+    with mx8.Writer(root, columns={"blob": "bytes"}, mode="append", metadata=VIDEOS) as writer:
+        writer.write({"blob": b"some"})
+    small(root, mode="append", metadata=None)  # the metadata of the dataset stay
+    mixed = [(2, BLOCK_BYTES), (1, SMALL_BLOCK_BYTES), (2, SMALL_BLOCK_BYTES)]
+    assert sizes(root) == mixed
+    assert mx8.verify(root, data=True).ok
+    parts = [root, small(tmp_path / "old", 2, metadata=None)]
+    mx8.merge(parts, tmp_path / "merged", how="copy", metadata=VIDEOS)
+    assert sizes(tmp_path / "merged") == [*mixed, (1, BLOCK_BYTES)]
+    assert mx8.verify(tmp_path / "merged", data=True).ok
+
+
+def test_sealing_makes_small_blocks_where_there_are_videos(tmp_path: Path) -> None:
+    root = small(tmp_path / "data")
+    index = reference.read_index(root)
+    for shard in index["shards"]:
+        shard["raw_data"]["hashes"] = {}
+    index["mx8shards"]["sidecars"] = []
+    (root / "index.json").write_text(json.dumps(index))
+    assert mx8.verify(root, seal=True).ok
+    assert sizes(root) == [(2, SMALL_BLOCK_BYTES)]
+
+
+@pytest.mark.parametrize("value", [0, 1, 2_048, 4_095, 5_000, 1 << 21, -4_096, True, None, 16_384.0, "16384"])
+def test_blocks_of_other_sizes_are_refused(value: object, tmp_path: Path) -> None:
+    root = small(tmp_path / "data")
+    republish(root, lambda found: found[0].update(block_bytes=value))
+    wanted = r"sidecars\[0\].block_bytes: expected a power of two from 4096 to 1048576, got"
+    with pytest.raises(mx8.FormatError, match=wanted):
+        mx8.Dataset(root)
+
+
+def test_blocks_of_another_size_than_the_file_has_are_found(tmp_path: Path) -> None:
+    root = small(tmp_path / "data")
+    republish(root, lambda found: found[0].update(block_bytes=1 << 12))
+    (damage,) = mx8.verify(root, data=True).damage
+    assert "bytes, got" in damage.error
+
+
+def test_damage_in_small_blocks_is_that_of_few_samples(tmp_path: Path) -> None:
+    root = small(tmp_path / "data", 20, size_limit=None)
+    shard = root / "shard.00000.mds"
+    data = bytearray(shard.read_bytes())
+    at = len(data) // 2
+    data[at] ^= 1
+    shard.write_bytes(data)
+    (damage,) = mx8.verify(root, data=True).damage
+    assert (damage.blocks, damage.block_bytes) == ((at // SMALL_BLOCK_BYTES,), SMALL_BLOCK_BYTES)
+    ((start, stop),) = damage.samples
+    assert start <= at // 40_004 < stop <= start + 2
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from mx8shards.format.clip_times import NANOSECONDS, ClipTimes
+from mx8shards.format.clip_times import NANOSECONDS, ClipTimes, VideoColumns
 from mx8shards.loading.planning.sparse_shards import _few_positions, clip_bytes, sparse_shards
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import Extras, Ids, View
@@ -22,14 +23,23 @@ MIB = 1 << 20
 @pytest.mark.parametrize(
     ("times", "mib"),
     [
-        (ClipTimes(frames=16, random=1), 4),
-        (ClipTimes(frames=16, stride=30, every=1), 7),  # over two GOPs
-        (ClipTimes(frames=3, at=(-NANOSECONDS, 0, NANOSECONDS), anchors="a"), 4),
-        (ClipTimes(frames=3, at=(0, NANOSECONDS, 90 * NANOSECONDS), anchors="a"), 10),  # never more GOPs than frames
+        (ClipTimes(frames=16, random=1), 3),
+        (ClipTimes(frames=16, stride=30, every=1), 6),  # over two GOPs
+        (ClipTimes(frames=16, fps=Fraction(1), random=1), 6),
+        (ClipTimes(frames=3, at=(-NANOSECONDS, 0, NANOSECONDS), anchors="a"), 3),
+        (ClipTimes(frames=3, at=(0, NANOSECONDS, 90 * NANOSECONDS), anchors="a"), 9),  # never more GOPs than frames
     ],
 )
-def test_a_clip_needs_its_gops_and_what_its_sample_has_beside_the_video(times: ClipTimes, mib: int) -> None:
-    assert clip_bytes(times) == mib * MIB
+def test_a_clip_needs_its_gops(times: ClipTimes, mib: int) -> None:
+    videos = VideoColumns(names=("video",), packets=("packets",), times=times)
+    assert clip_bytes(videos, np.array([64.0 * MIB, 1.0 * MIB])).tolist() == [mib * MIB, (mib if times.at else 1) * MIB]
+
+
+def test_a_clip_of_a_long_video_needs_its_part_of_the_bytes() -> None:
+    videos = VideoColumns(
+        names=("video",), packets=("packets",), times=ClipTimes(frames=16, random=1), mean_length=26_600
+    )
+    assert clip_bytes(videos, np.array([100.0 * MIB])).tolist() == [1.0 * MIB]
 
 
 def test_local_shards_are_never_read_in_parts(tmp_path: Path) -> None:

@@ -8,11 +8,9 @@ blocks that came take memory: kernels read it like the map of a file. Blocks tha
 from __future__ import annotations
 
 import logging
-import mmap
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Condition, Lock
 from typing import NamedTuple, Protocol
 
@@ -20,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import FormatError, IntegrityError
+from mx8shards.format.file_blocks import BLOCK_BYTES, BlockDigests
 from mx8shards.format.shard_bytes import check_table, table_bytes
-from mx8shards.format.sidecar_bytes import BLOCK_BYTES
+from mx8shards.loading.planning.block_table import BlockTable
+from mx8shards.loading.planning.shard_part import ShardPart, blocks_of, unit_bytes, units_of
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.providers import Cause
 
@@ -31,59 +31,30 @@ Ids = npt.NDArray[np.int64]
 
 _logger = logging.getLogger("mx8shards")
 
-_ABSENT, _AWAITED, _HERE = 0, 1, 2  # states of a block
-_BLOCKS_AT_ONCE = 4  # of one call to the store …
-_COPIES = 3  # … which are in memory so often meanwhile
+_BYTES_AT_ONCE = 4 << 20  # of blocks, of one call to the store …
+_COPIES = 3  # … which are in memory so often meanwhile, with the gaps that one request reads
 _BUFFERS_PART = 4  # of the memory is for that
-_NO_HUGE_PAGES = getattr(mmap, "MADV_NOHUGEPAGE", mmap.MADV_NORMAL)  # they may double the memory of a block
-_NO_RESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE: only pages that are written count
-
-
-class _Part:
-    """A shard of which some blocks are in memory."""
-
-    def __init__(self, size_bytes: int, head: Bytes) -> None:
-        self.head = head
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-        self.memory = mmap.mmap(-1, size_bytes, flags)
-        with suppress(OSError):  # a kernel without huge pages
-            self.memory.madvise(_NO_HUGE_PAGES)
-        self.address = int(np.frombuffer(self.memory, np.uint8).ctypes.data)
-        count = -(-size_bytes // BLOCK_BYTES)
-        self.state = np.zeros(count, np.uint8)
-        self.users = np.zeros(count, np.int64)
-        self.used_at = np.zeros(count, np.int64)
-
-    def put(self, block: int, data: bytes) -> None:
-        """A block has come."""
-        self.memory[block * BLOCK_BYTES : block * BLOCK_BYTES + len(data)] = data
-        self.state[block] = _HERE
-
-    def drop(self, block: int) -> None:
-        """Free the memory of a block."""
-        self.state[block] = _ABSENT
-        begin = block * BLOCK_BYTES
-        self.memory.madvise(mmap.MADV_DONTNEED, begin, min(BLOCK_BYTES, len(self.memory) - begin))
 
 
 class _Buffers:
-    """Memory for `count` blocks under way, which calls to the store share."""
+    """Memory for blocks under way, which calls to the store share."""
 
-    def __init__(self, count: int) -> None:
-        self._free = count
+    def __init__(self, size_bytes: int) -> None:
+        self._most = self._free = size_bytes
         self._changed = Condition()
 
     @contextmanager
-    def taken(self, count: int) -> Iterator[None]:
-        """Take the memory for some blocks, of at most all."""
+    def taken(self, size_bytes: int) -> Iterator[None]:
+        """Take the memory for some blocks: all of it if they are larger."""
+        size_bytes = min(size_bytes, self._most)
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= count)
-            self._free -= count
+            self._changed.wait_for(lambda: self._free >= size_bytes)
+            self._free -= size_bytes
         try:
             yield
         finally:
             with self._changed:
-                self._free += count
+                self._free += size_bytes
                 self._changed.notify_all()
 
 
@@ -93,13 +64,13 @@ class Lease:
     It may end in any thread, within a garbage collection, while any lock is held. So its end only appends to a queue.
     """
 
-    __slots__ = ("_blocks", "_returned")
+    __slots__ = ("_returned", "_rows")
 
-    def __init__(self, blocks: list[tuple[_Part, Ids]], returned: deque[list[tuple[_Part, Ids]]]) -> None:
-        self._blocks, self._returned = blocks, returned
+    def __init__(self, rows: Ids, returned: deque[Ids]) -> None:
+        self._rows, self._returned = rows, returned
 
     def __del__(self) -> None:
-        self._returned.append(self._blocks)
+        self._returned.append(self._rows)
 
 
 class PartsTooLargeError(Exception):
@@ -119,7 +90,7 @@ class Spans(NamedTuple):
 
 
 class Needed(NamedTuple):
-    """A lease of blocks, and those of them that have to be fetched, by shard.
+    """A lease of blocks, and the units that have to be fetched for it, by shard.
 
     `awaits_others`: others are under way, for an earlier lease. If they fail, they have to be fetched, too.
     """
@@ -172,16 +143,15 @@ class PartialShards:
         self._shards = shards
         self.sparse = sparse
         self.most_bytes = 0 if sparse is None else most_bytes
-        buffers = max(1, self.most_bytes // _BUFFERS_PART // (_COPIES * BLOCK_BYTES))  # for one block each
-        self._at_once = min(buffers, _BLOCKS_AT_ONCE)
-        self._buffers = _Buffers(buffers)
-        self._most = self.most_bytes // BLOCK_BYTES - buffers * _COPIES
-        self._parts: dict[int, _Part] = {}
+        buffer_bytes = max(BLOCK_BYTES, self.most_bytes // _BUFFERS_PART // _COPIES)
+        self._bytes_at_once = min(buffer_bytes, _BYTES_AT_ONCE)
+        self._buffers = _Buffers(buffer_bytes)
+        self._most = self.most_bytes - buffer_bytes * _COPIES  # bytes of blocks in memory
+        self._parts: dict[int, ShardPart] = {}
         self._whole: set[int] = set()  # sparse shards that are local after all, in this epoch
         self._lock = Lock()
-        self._count = 0  # of blocks that are here or awaited
-        self._clock = 0
-        self._returned: deque[list[tuple[_Part, Ids]]] = deque()
+        self._table = BlockTable()
+        self._returned: deque[Ids] = deque()
         self._undigested: set[str] = set()  # snapshots whose digests are damaged
 
     @property
@@ -194,10 +164,10 @@ class PartialShards:
         self._whole.clear()
         with self._lock:
             self._take_back()
-            idle = [i for i, part in self._parts.items() if not (part.users.any() or (part.state == _AWAITED).any())]
-            for i in idle:
-                if self._shards.awaits(i) is None:
-                    self._count -= int((self._parts.pop(i).state != _ABSENT).sum())
+            local = {i for i in self._parts.keys() - self._table.in_use() if self._shards.awaits(i) is None}
+            self._table.forget_shards(local)
+            for i in local:
+                del self._parts[i]
 
     def read_whole(self, numbers: Iterable[int]) -> None:
         """Read these shards whole until the epoch ends."""
@@ -230,10 +200,9 @@ class PartialShards:
             self._whole.add(i)
             self._shards.provide(i, ahead=ahead)
             return
-        with self._buffers.taken(1):
-            self._open(i, digests)
+        self._open(i, digests)
 
-    def _digests(self, i: int) -> Bytes | None:
+    def _digests(self, i: int) -> BlockDigests | None:
         """The digests of the blocks of shard `i`; None if the store does not have the side-car, or a damaged one."""
         snapshot = self._shards.snapshot_of(i)[0].id
         if snapshot in self._undigested:
@@ -257,25 +226,40 @@ class PartialShards:
             return False
         return True
 
-    def _open(self, i: int, digests: Bytes) -> None:
+    def _open(self, i: int, digests: BlockDigests) -> None:
         """Fetch the offset table of a shard. Its blocks are kept if there is room: they may have the first samples."""
         snapshot, number = self._shards.snapshot_of(i)
         entry = snapshot.index.entry(number)
-        end = table_bytes(entry.samples)
-        pieces = self._shards.read_blocks(i, digests, range(-(-end // BLOCK_BYTES)))
-        head = np.frombuffer(b"".join(pieces)[:end], np.uint8)
-        size = entry.raw.size_bytes
-        try:
-            check_table(lambda begin, count: head[begin : begin + count], entry.samples, size, entry.kind.columns)
-        except FormatError as error:
-            raise error.at(subject=self.name(i)) from error.__cause__
-        part = _Part(size, head)
+        end, size = table_bytes(entry.samples), entry.raw.size_bytes
+        units = range(-(-end // unit_bytes(digests)))
+        blocks = blocks_of(units, digests)
+        with self._buffers.taken(len(units) * unit_bytes(digests)):
+            pieces = self._shards.read_blocks(i, digests, blocks)
+            head = np.frombuffer(b"".join(pieces)[:end], np.uint8)
+            try:
+                check_table(lambda begin, count: head[begin : begin + count], entry.samples, size, entry.kind.columns)
+            except FormatError as error:
+                raise error.at(subject=self.name(i)) from error.__cause__
+            self._add(i, ShardPart(size, head, digests), units, dict(zip(blocks, pieces, strict=True)))
+
+    def _add(self, i: int, part: ShardPart, units: Sequence[int], pieces: Mapping[int, memoryview]) -> None:
+        """Add a part with these units, which nobody uses yet."""
         with self._lock:
-            if i not in self._parts:
-                self._parts[i] = part
-                for block, data in enumerate(pieces[: max(0, self._most - self._count)]):
-                    part.put(block, data)
-                    self._count += 1
+            if i in self._parts:
+                return
+            self._parts[i] = part
+            if self._table.size_bytes + len(units) * part.unit_bytes > self._most:
+                return
+            for block, data in pieces.items():
+                part.put(block, data)
+            rows = self._lease_units(i, units)
+            self._table.expect(rows)
+            self._table.arrive((i, unit) for unit in units)
+            self._table.end_lease(rows)
+
+    def _lease_units(self, i: int, units: Iterable[int]) -> Ids:
+        blocks = [(i, unit) for unit in units]
+        return self._table.lease(blocks, [self._parts[i].unit_bytes] * len(blocks))
 
     # shards in parts --------------------------------------------------------------------------------------------
 
@@ -303,72 +287,46 @@ class PartialShards:
         Nothing is to be fetched for a lease that awaits others.
         """
         shards, begins, ends = spans
-        wanted = {i: _blocks(begins[shards == i], ends[shards == i]) for i in np.unique(shards).tolist()}
         with self._lock:
             self._take_back()
-            self._clock += 1
-            leased = [(self._parts[i], blocks) for i, blocks in wanted.items()]
-            for part, blocks in leased:
-                part.users[blocks] += 1
-                part.used_at[blocks] = self._clock
-            lease = Lease(leased, self._returned)
-            if any((part.state[blocks] == _AWAITED).any() for part, blocks in leased):
+            rows = np.zeros(0, np.int64)
+            for i in np.unique(shards).tolist():
+                of_shard = shards == i
+                units = units_of(begins[of_shard], ends[of_shard], self._parts[i].unit_bytes)
+                rows = np.concatenate([rows, self._lease_units(i, units.tolist())])
+            lease = Lease(rows, self._returned)
+            if self._table.has_awaited(rows):
                 return Needed(lease, {}, True)
-            missing = {i: blocks[self._parts[i].state[blocks] == _ABSENT] for i, blocks in wanted.items()}
-            count = sum(map(len, missing.values()))
-            if not self._make_room(count):
+            absent = self._table.absent(rows)
+            dropped = self._table.make_room(self._table.size_bytes + self._table.total_bytes(absent) - self._most)
+            if dropped is None:
                 return None
-            self._count += count
-            for i, blocks in missing.items():
-                self._parts[i].state[blocks] = _AWAITED
-        return Needed(lease, {i: blocks.tolist() for i, blocks in missing.items() if len(blocks)}, False)
+            for i, unit in dropped:
+                self._parts[i].drop(unit)
+            self._table.expect(absent)
+            missing: dict[int, list[int]] = {}
+            for i, unit in self._table.blocks(absent):
+                missing.setdefault(i, []).append(unit)
+        return Needed(lease, missing, False)
 
     def _take_back(self) -> None:
         """Process the leases that have ended."""
         while self._returned:
-            for part, blocks in self._returned.popleft():
-                part.users[blocks] -= 1
+            self._table.end_lease(self._returned.popleft())
 
-    def _make_room(self, count: int) -> bool:
-        """Drop blocks that nobody uses, the least recently used first, until `count` more fit. False if they cannot."""
-        excess = self._count + count - self._most
-        if excess <= 0:
-            return True
-        idle = [(i, np.flatnonzero((part.state == _HERE) & (part.users == 0))) for i, part in self._parts.items()]
-        if sum(len(blocks) for _, blocks in idle) < excess:
-            return False
-        owners = np.concatenate([np.full(len(blocks), i) for i, blocks in idle])
-        numbers = np.concatenate([blocks for _, blocks in idle])
-        used_at = np.concatenate([self._parts[i].used_at[blocks] for i, blocks in idle])
-        for k in np.argsort(used_at, kind="stable")[:excess].tolist():
-            self._parts[int(owners[k])].drop(int(numbers[k]))
-        self._count -= excess
-        return True
-
-    def fetch(self, i: int, blocks: Sequence[int]) -> None:
-        """Fetch blocks that `need` found missing."""
-        part = self._parts[i]
+    def fetch(self, i: int, units: Sequence[int]) -> None:
+        """Fetch units that `need` found missing. Neighbours come in one request."""
+        part, left = self._parts[i], list(units)
+        count = self._bytes_at_once // part.unit_bytes
         try:
-            digests = self._shards.block_digests(i)
-            assert digests is not None
-            for at in range(0, len(blocks), self._at_once):
-                some = blocks[at : at + self._at_once]
-                with self._buffers.taken(len(some)):
-                    for block, data in zip(some, self._shards.read_blocks(i, digests, some), strict=True):
+            while some := left[:count]:
+                blocks = blocks_of(some, part.digests)
+                with self._buffers.taken(len(some) * part.unit_bytes):
+                    for block, data in zip(blocks, self._shards.read_blocks(i, part.digests, blocks), strict=True):
                         part.put(block, data)
+                with self._lock:
+                    self._table.arrive((i, unit) for unit in some)
+                    del left[:count]
         finally:
             with self._lock:
-                failed = [block for block in blocks if part.state[block] == _AWAITED]
-                part.state[failed] = _ABSENT
-                self._count -= len(failed)
-
-
-def _blocks(begins: Ids, ends: Ids) -> Ids:
-    """The blocks that contain bytes of these spans, in ascending order."""
-    spans = [
-        np.arange(begin // BLOCK_BYTES, -(-end // BLOCK_BYTES))
-        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
-        if begin < end
-    ]
-    found: Ids = np.unique(np.concatenate([np.zeros(0, np.int64), *spans]))
-    return found
+                self._table.fail((i, unit) for unit in left)

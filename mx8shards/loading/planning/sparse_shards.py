@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.format.clip_times import NANOSECONDS, ClipTimes
-from mx8shards.format.sidecar_bytes import BLOCK_BYTES
+from mx8shards.format.clip_times import NANOSECONDS, VideoColumns
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import View
 
@@ -15,7 +14,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _PART = 3  # ranges pay below about a third of the bytes of a shard
-_GOP_FRAMES, _GOP_NS, _GOP_BYTES = 250, 10 * NANOSECONDS, 3 << 20  # long ones: a guess, as no video is opened
+_GOP_FRAMES, _GOP_NS, _GOP_BYTES = 250, 10 * NANOSECONDS, 3 << 20  # at most: a guess, as no video is opened
 _AT_ONCE = 1 << 20  # positions
 _STEPS = (64, 1)  # of positions: every 64th one tells of most views that no shard is sparse
 
@@ -30,21 +29,22 @@ def sparse_shards(shards: Shards, view: View, epochs: float = 1.0) -> Bools | No
         return None
     sizes = np.concatenate([snapshot.index.raw.size_bytes for snapshot in shards.snapshots])
     means = sizes / np.maximum(np.diff(shards.starts), 1)
-    needed = epochs * np.minimum(means, clip_bytes(view.videos.times))  # of each position
-    enough = (sizes - BLOCK_BYTES) / np.maximum(_PART * needed, 1)  # positions in a shard that is not sparse
-    found = np.flatnonzero(_few_positions(shards, view, enough)).tolist()
-    sparse = np.zeros(shards.count, np.bool_)
-    sparse[[i for i in found if shards.has_block_digests(i)]] = True
+    blocks = shards.block_bytes
+    needed = epochs * np.minimum(means, clip_bytes(view.videos, means) + blocks)  # of each position
+    enough = (sizes - blocks) / np.maximum(_PART * needed, 1)  # positions in a shard that is not sparse
+    sparse: Bools = (blocks > 0) & _few_positions(shards, view, enough)
     return sparse if sparse.any() else None
 
 
-def clip_bytes(times: ClipTimes) -> int:
-    """A guess of the bytes that one clip needs: its GOPs, and the blocks with what its sample has beside the video."""
-    if times.at is None:
-        gops = 1 + times.span // _GOP_FRAMES
-    else:
+def clip_bytes(videos: VideoColumns, sample_bytes: Floats) -> Floats:
+    """A guess of the bytes of the GOPs that one clip needs, of samples of these mean sizes."""
+    times = videos.times
+    if times.at is not None:
         gops = min(len(times.at), 1 + (max(times.at) - min(times.at)) // _GOP_NS)
-    return gops * _GOP_BYTES + BLOCK_BYTES
+        return np.full(len(sample_bytes), float(gops * _GOP_BYTES))
+    gop = _GOP_FRAMES if times.fps is None else max(1, int(_GOP_NS * times.fps) // NANOSECONDS)
+    share = min(1.0, (times.span + gop) / videos.mean_length) if videos.mean_length else 1.0
+    return np.minimum(_GOP_BYTES * (1 + times.span // gop), sample_bytes * share)
 
 
 def _few_positions(shards: Shards, view: View, enough: Floats) -> Bools:
