@@ -189,6 +189,20 @@ def test_shards_with_blocks_of_both_sizes_are_read_in_parts(
     assert small < min(sent[f"set/shard.{number:05}.mds"] for number in range(SAMPLES)) / 4
 
 
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_only_shards_that_are_not_compressed_are_read_in_blocks(
+    fault_server: FaultServer, compression: str | None, tmp_path: Path
+) -> None:
+    columns, url = {"video": "bytes"}, fault_server.url("set")
+    for mode in ("create", "append"):
+        with mx8.Writer(url, columns=columns, metadata=METADATA, compression=compression, mode=mode) as writer:
+            writer.write({"video": b"one"})
+    with opened(fault_server, tmp_path / "mirror") as dataset:
+        assert dataset.shards.block_bytes.tolist() == [0 if compression else SMALL_BLOCK_BYTES] * 2
+    with mx8.Dataset(tmp_path / "mirror") as local:
+        assert local.shards.block_bytes.tolist() == [0, 0]
+
+
 def test_dense_clips_fetch_whole_shards_once(server: FaultServer, tmp_path: Path) -> None:
     with opened(server, tmp_path / "mirror") as dataset:
         view = dataset.clips("video", frames=4, every=40)

@@ -101,7 +101,8 @@ def test_a_written_index_reads_back_equal(made: list[MdsEntry], metadata: dict[s
     parent = "sha256:" + "0a" * 32
     shards = len(made)
     sidecars = [
-        Sidecar(kind="blocks", blake3="ab" * 32, size_bytes=8, start=i, stop=i + 1) for i in range(min(shards, 2))
+        Sidecar(kind="blocks", blake3="ab" * 32, size_bytes=8, start=i, stop=i + 1, block_bytes=1 << 20 - 6 * i)
+        for i in range(min(shards, 2))
     ]
     extra = {"theirs": [1.5, {"a": None}], "zz": "ü"}
     data = index_bytes(made, metadata=metadata, sidecars=sidecars, parent=parent, extra=extra)
