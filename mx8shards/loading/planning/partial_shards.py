@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mx8shards.errors import FormatError, IntegrityError
 from mx8shards.format.file_blocks import BLOCK_BYTES, BlockDigests
 from mx8shards.format.shard_bytes import check_table, table_bytes
-from mx8shards.loading.planning.block_table import BlockTable
+from mx8shards.loading.planning.block_table import Block, BlockTable
 from mx8shards.loading.planning.shard_part import ShardPart, blocks_of, unit_bytes, units_of
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.providers import Cause
@@ -64,13 +64,13 @@ class Lease:
     It may end in any thread, within a garbage collection, while any lock is held. So its end only appends to a queue.
     """
 
-    __slots__ = ("_returned", "_rows")
+    __slots__ = ("_blocks", "_returned")
 
-    def __init__(self, rows: Ids, returned: deque[Ids]) -> None:
-        self._rows, self._returned = rows, returned
+    def __init__(self, blocks: list[Block], returned: deque[list[Block]]) -> None:
+        self._blocks, self._returned = blocks, returned
 
     def __del__(self) -> None:
-        self._returned.append(self._rows)
+        self._returned.append(self._blocks)
 
 
 class PartsTooLargeError(Exception):
@@ -151,7 +151,7 @@ class PartialShards:
         self._whole: set[int] = set()  # sparse shards that are local after all, in this epoch
         self._lock = Lock()
         self._table = BlockTable()
-        self._returned: deque[Ids] = deque()
+        self._returned: deque[list[Block]] = deque()
         self._undigested: set[str] = set()  # snapshots whose digests are damaged
 
     @property
@@ -252,14 +252,11 @@ class PartialShards:
                 return
             for block, data in pieces.items():
                 part.put(block, data)
-            rows = self._lease_units(i, units)
-            self._table.expect(rows)
-            self._table.arrive((i, unit) for unit in units)
-            self._table.end_lease(rows)
-
-    def _lease_units(self, i: int, units: Iterable[int]) -> Ids:
-        blocks = [(i, unit) for unit in units]
-        return self._table.lease(blocks, [self._parts[i].unit_bytes] * len(blocks))
+            added = [(i, unit) for unit in units]
+            self._table.lease(added, part.unit_bytes)
+            self._table.expect(added)
+            self._table.arrive(added)
+            self._table.end_lease(added)
 
     # shards in parts --------------------------------------------------------------------------------------------
 
@@ -289,15 +286,16 @@ class PartialShards:
         shards, begins, ends = spans
         with self._lock:
             self._take_back()
-            rows = np.zeros(0, np.int64)
+            wanted: list[Block] = []
             for i in np.unique(shards).tolist():
-                of_shard = shards == i
-                units = units_of(begins[of_shard], ends[of_shard], self._parts[i].unit_bytes)
-                rows = np.concatenate([rows, self._lease_units(i, units.tolist())])
-            lease = Lease(rows, self._returned)
-            if self._table.has_awaited(rows):
+                of_shard, size_bytes = shards == i, self._parts[i].unit_bytes
+                units = [(i, unit) for unit in units_of(begins[of_shard], ends[of_shard], size_bytes).tolist()]
+                self._table.lease(units, size_bytes)
+                wanted += units
+            lease = Lease(wanted, self._returned)
+            if self._table.has_awaited(wanted):
                 return Needed(lease, {}, True)
-            absent = self._table.absent(rows)
+            absent = self._table.absent(wanted)
             dropped = self._table.make_room(self._table.size_bytes + self._table.total_bytes(absent) - self._most)
             if dropped is None:
                 return None
@@ -305,7 +303,7 @@ class PartialShards:
                 self._parts[i].drop(unit)
             self._table.expect(absent)
             missing: dict[int, list[int]] = {}
-            for i, unit in self._table.blocks(absent):
+            for i, unit in absent:
                 missing.setdefault(i, []).append(unit)
         return Needed(lease, missing, False)
 
