@@ -37,7 +37,7 @@ from mx8shards.shards.links import parse_any_target
 from mx8shards.shards.new_shards import ShardMaker, StoredShard
 from mx8shards.shards.parts import part_root
 from mx8shards.shards.publication import LocalPublication, Publication
-from mx8shards.shards.sidecar_files import NewSidecar, new_sidecars
+from mx8shards.shards.sidecar_files import new_sidecars
 from mx8shards.shards.writer_base import MODES, Mode
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ class Writer:
             self._publication = self._opened(open_publication)
             self._base = self._publication.base(mode, self._columns)
             self._number = self._base.first
-            self._sidecars = self._open_sidecars()
+            self._maker.block_bytes = best_block_bytes(self._all_metadata, is_compressed=compression is not None)
+            self._sidecars = new_sidecars(self._publication, self._columns, self._maker.block_bytes)
             self._pool = ThreadPoolExecutor(self._threads, "mx8shards-writer")
         except BaseException:
             self.abandon()
@@ -316,14 +317,6 @@ class Writer:
             self.abandon()
         elif self._publication is not None or self._failure is not None:
             self.finish()
-
-    # side-cars --------------------------------------------------------------------------------------------------
-
-    def _open_sidecars(self) -> tuple[NewSidecar, NewSidecar | None]:
-        assert self._publication is not None
-        is_compressed = self._maker.kind.compression is not None
-        self._maker.block_bytes = best_block_bytes(self._all_metadata, is_compressed=is_compressed)
-        return new_sidecars(self._publication, self._columns, self._maker.block_bytes)
 
 
 def _opener(out: Any, single_writer: bool, deadline_s: float) -> Callable[[], Publication]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -30,7 +31,7 @@ class ClipView:
     """
 
     def __init__(self, base: View, columns: VideoColumns, lengths: Ids, anchors: tuple[Ids, Ids] | None = None) -> None:
-        self.videos = columns
+        self.videos = replace(columns, mean_length=float(lengths.mean())) if len(lengths) else columns
         self._base = base
         self._lengths = lengths
         self._anchors = None if anchors is None else anchors[0]
