@@ -126,7 +126,8 @@ class Stage:
     decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # the functions that decode rows of its ragged outputs
     opens_thread = False  # whether each thread that fills needs a resource from `open_thread`
     narrows = False  # whether `narrow` may shrink spans; it is not called otherwise
-    narrows_to_parts = False  # whether `narrow` usually leaves only small parts of large payloads
+    narrows_to_parts = False  # whether `narrow` adds to `Work.parts` all that is needed of payloads …
+    needs_whole = False  # … whether these are whole payloads, not small parts
     measures = False  # whether `measure` gives the sizes of its ragged outputs; otherwise they are the payload sizes
     note_bytes = 0  # the most memory per row that `Work.notes` keeps of this stage, if it is much
     head_bytes = 0  # the number of leading payload bytes that `narrow` reads

@@ -46,7 +46,7 @@ class Part:
 class AudioClips(Stage):
     """Decodes the sound of the clips of one column of videos."""
 
-    narrows = True
+    narrows = narrows_to_parts = needs_whole = True
     measures = True
 
     def __init__(self, rate: int, channels: int, context: DecoderContext) -> None:

@@ -22,7 +22,7 @@ from tests.anonymous_memory import anonymous_bytes
 from tests.clip_data import packets_of, repeated
 from tests.remote.fault_server import KINDS, FaultServer, Kind, Operation, Request, Version
 from tests.remote.mirrors import shards_of
-from tests.videos import FRAMES, HEIGHT, WIDTH, number_in, video
+from tests.videos import FRAMES, HEIGHT, WIDTH, encoded, number_in, video
 
 pytest.importorskip("av")
 
@@ -142,11 +142,14 @@ def test_clips_fetch_little_more_than_their_gops_with_two_requests(server: Fault
         view = dataset.clips("video", frames=1, random=2)
         with loader(view, batch_size=1, shuffle=True, columns=["path", "video"]) as batches:
             found = checked(iter(batches))
+            ahead = batches._assembly.plan.finder._ahead_bytes
     gops = sum(covering_bytes(frame) for _, frame in found)
     reads = reads_of(server)
     tables, heads, edges = SAMPLES, 3 * len(found), 2 * len(found)  # blocks; heads have the packet indices
     assert sum(each.sent_bytes for each in reads) <= gops + (tables + heads + edges) * SMALL_BLOCK_BYTES
     assert len(reads) <= SAMPLES + 2 * len(found)
+    packets = encode_packet_index(repeated(parse_packet_index(packets_of(video("h264").data)), COPIES, APART))
+    assert ahead == 3 * 4 + 8 + len(packets) + len("0.mp4")  # sizes, `frames`, `packets` and `path`
 
 
 def test_neighbouring_blocks_come_in_one_request(server: FaultServer, tmp_path: Path) -> None:
@@ -201,6 +204,33 @@ def test_only_shards_that_are_not_compressed_are_read_in_blocks(
         assert dataset.shards.block_bytes.tolist() == [0 if compression else SMALL_BLOCK_BYTES] * 2
     with mx8.Dataset(tmp_path / "mirror") as local:
         assert local.shards.block_bytes.tolist() == [0, 0]
+
+
+def test_for_sound_only_the_videos_of_the_clips_are_fetched(fault_server: FaultServer, tmp_path: Path) -> None:
+    data, samples = encoded("h264", range(FRAMES), range(FRAMES), audio=True), 24
+    decode = {"video": WHOLE, "video.audio": mx8.Audio(16_000)}
+    columns = {"frames": "int", "packets": "bytes", "video": "bytes"}
+    with mx8.Writer(tmp_path / "data", columns=columns, metadata=METADATA) as writer:
+        for _ in range(samples):
+            writer.write({"frames": FRAMES, "packets": packets_of(data), "video": data})
+    with mx8.Dataset(tmp_path / "data") as dataset:
+        clips = dataset.select([3, 17]).clips("video", frames=4, random=1)
+        with loader(clips, decode=decode) as batches:
+            (local,) = iter(batches)
+    for key, content in files_in(tmp_path / "data").items():
+        fault_server.put(f"set/{key}", content)
+    with opened(fault_server, tmp_path / "mirror") as dataset:
+        clips = dataset.select([3, 17]).clips("video", frames=4, random=1)
+        with loader(clips, decode=decode) as batches:
+            (batch,) = iter(batches)
+    assert batch.sample_ids.tolist() == [3, 17]
+    for key in ("video", "video.frames"):
+        assert np.array_equal(batch[key], local[key])
+    for found, expected in zip(batch["video.audio"], local["video.audio"], strict=True):
+        assert np.array_equal(found, expected)
+        assert np.abs(found).max() > 0.01
+    assert shards_of(tmp_path / "mirror") == []
+    assert sum(each.sent_bytes for each in reads_of(fault_server)) < 2 * len(data) + 12 * SMALL_BLOCK_BYTES
 
 
 def test_dense_clips_fetch_whole_shards_once(server: FaultServer, tmp_path: Path) -> None:

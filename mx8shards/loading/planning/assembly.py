@@ -154,7 +154,8 @@ def partial_shards(
     view, sparse = dataset.view, None
     videos = () if view.videos is None else view.videos.names
     if decoders and all(stage.narrows_to_parts for stage in decoders) and not set(videos) & set(columns.copied):
-        sparse = sparse_shards(dataset.shards, view, len(order) / max(1, len(view)))
+        needs_whole = any(stage.needs_whole for stage in decoders)
+        sparse = sparse_shards(dataset.shards, view, len(order) / max(1, len(view)), needs_whole=needs_whole)
     return PartialShards(dataset.shards, sparse, budget.limit_bytes // _PARTS_PART)
 
 

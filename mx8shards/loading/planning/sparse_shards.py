@@ -19,10 +19,11 @@ _AT_ONCE = 1 << 20  # positions
 _STEPS = (64, 1)  # of positions: every 64th one tells of most views that no shard is sparse
 
 
-def sparse_shards(shards: Shards, view: View, epochs: float = 1.0) -> Bools | None:
+def sparse_shards(shards: Shards, view: View, epochs: float = 1.0, *, needs_whole: bool = False) -> Bools | None:
     """The shards of which a view of clips needs less than a third; None if there are none.
 
     `epochs`: how often an epoch of the order has each position of the view, on all ranks: they may share a mirror.
+    `needs_whole`: whole videos are needed, not only GOPs.
     """
     is_local = all(opened.provider.parallel is None for opened in shards.opened)
     if is_local or view.videos is None or not len(view):
@@ -30,7 +31,8 @@ def sparse_shards(shards: Shards, view: View, epochs: float = 1.0) -> Bools | No
     sizes = np.concatenate([snapshot.index.raw.size_bytes for snapshot in shards.snapshots])
     means = sizes / np.maximum(np.diff(shards.starts), 1)
     blocks = shards.block_bytes
-    needed = epochs * np.minimum(means, clip_bytes(view.videos, means) + blocks)  # of each position
+    gops = means if needs_whole else clip_bytes(view.videos, means)
+    needed = epochs * np.minimum(means, gops + blocks)  # of each position
     enough = (sizes - blocks) / np.maximum(_PART * needed, 1)  # positions in a shard that is not sparse
     sparse: Bools = (blocks > 0) & _few_positions(shards, view, enough)
     return sparse if sparse.any() else None
