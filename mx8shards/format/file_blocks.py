@@ -18,8 +18,8 @@ Bytes = npt.NDArray[np.uint8]
 Sizes = TypeVar("Sizes", int, npt.NDArray[np.int64])
 
 BLOCK_BYTES = 1 << 20
-# Of shards with videos, from which clips are read. Clips of 16 frames of 480p videos (GOP 12 to 250) fetch 1.1 to 1.3
-# times the bytes of their GOPs, and the digests take 2 GB for each TB.
+# Of shards with videos, from which clips are read. Clips of 16 frames of 480p videos (GOP 12 to 250) fetch 0.7 to 1.2
+# times the bytes of their GOPs (with 1 MiB 3 to 13 times), and the digests take 2 GB for each TB.
 SMALL_BLOCK_BYTES = 16 << 10
 LEAST_BLOCK_BYTES = 4 << 10
 DIGEST_BYTES = 32
