@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from mx8shards.errors import DecodeError
 from mx8shards.format.packet_index import VideoFacts
-from mx8shards.kernels import boxes, video_frames
+from mx8shards.kernels import boxes, clip_decoding, video_frames
 from mx8shards.media.crop_settings import CropSettings
+from mx8shards.media.direct_decoding import Crops
+from mx8shards.media.packet_plan import Ints
 from mx8shards.media.picture_memory import ThreadMemory
 from mx8shards.media.picture_stage import crop_record, crop_values
 from mx8shards.media.video_colour import frame_record
@@ -76,6 +78,51 @@ class ClipPainter:
             else:
                 self._crop(row, t, planes)
             done[row] = t
+
+    def crops(self, clips: Mapping[int, Ints]) -> Crops | None:
+        """What a kernel needs to crop the frames of these clips, whose packets are given by row.
+
+        None if the crops need more memory than a thread has: then frames are cropped one by one.
+        """
+        found, needs = zip(*(self._box(row) for row in clips), strict=True)
+        writing = self._writing()
+        need = int(clip_decoding.crop_bytes(max(needs), writing))
+        memory = self._memory
+        if need > len(memory.scratch) and not memory.grow(need):
+            return None
+        places = self._places(clips)
+        return Crops(self._frame[0], np.concatenate(found), writing, self._painting.values, memory.scratch, places)
+
+    def _writing(self) -> Any:
+        """How the kernel writes a frame."""
+        layout, (pixels, *chroma) = self._painting.layout, self._targets
+        writing: Any = np.zeros(1, clip_decoding.WRITING)
+        record = writing[0]
+        record["planes"], record["last"] = layout == "planes", layout == "THWC"
+        record["bytes"] = _frame_of(pixels, 0, 0, layout).nbytes
+        record["chroma_bytes"] = sum(each[0, 0].nbytes for each in chroma)
+        record["step"] = pixels.strides[1] if layout == "CTHW" else 0
+        return record
+
+    def _places(self, clips: Mapping[int, Ints]) -> Array:
+        """The places of all frames of these clips, sorted by packet and box."""
+        packets = np.concatenate(list(clips.values()))
+        rows = np.repeat(np.array(list(clips)), [len(each) for each in clips.values()])
+        times = np.concatenate([np.arange(len(each)) for each in clips.values()])
+        found = np.zeros(len(packets), clip_decoding.PLACE)
+        found["packet"] = packets
+        found["box"] = np.searchsorted(list(clips), rows)
+        found["to"] = self._addresses(self._targets[0], rows, times)
+        if len(self._targets) > 1:
+            found["chroma"] = self._addresses(self._targets[1], rows, times)
+        in_order: Array = found[np.lexsort((found["box"], found["packet"]))]
+        return in_order
+
+    def _addresses(self, target: Array, rows: Array, times: Array) -> Array:
+        """Where these frames of these rows begin in memory."""
+        step = target.strides[2 if self._painting.layout == "CTHW" else 1]
+        found: Array = target.ctypes.data + rows * target.strides[0] + times * step
+        return found
 
     def _crop(self, row: int, t: int, planes: Planes) -> None:
         """Crop one frame into one place."""
