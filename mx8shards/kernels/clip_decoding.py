@@ -49,8 +49,11 @@ PLACE = np.dtype([("packet", "i8"), ("box", "i8"), ("to", "u8"), ("chroma", "u8"
 # not follow each other, `step` is the distance between them in bytes, else 0.
 WRITING = np.dtype([("planes", "i8"), ("last", "i8"), ("bytes", "i8"), ("chroma_bytes", "i8"), ("step", "i8")])
 
-# What was done: packets and frames; and of a frame that differs from what it should be: its size and pixel format.
-TALLY = np.dtype([("packets", "i8"), ("frames", "i8"), ("width", "i8"), ("height", "i8"), ("format", "i8")])
+# What was done: packets, frames, and the last box of a crop; and of a frame that differs from what it should be: its
+# size and pixel format.
+TALLY = np.dtype(
+    [("packets", "i8"), ("frames", "i8"), ("box", "i8"), ("width", "i8"), ("height", "i8"), ("format", "i8")]
+)
 
 # What `decode_stretch` returns, if not an error of FFmpeg, which is below 0.
 DONE, UNREADABLE, OTHER_FRAME, UPSIDE_DOWN = 0, 1, 2, 3
@@ -89,11 +92,12 @@ def decode_stretch(
 ) -> Any:
     """Decode packets, of which the first is a keyframe, and crop the frames that have places. Returns how it ended.
 
+    The decoder is new or was reset.
     Places that are done keep their frames. Of several frames of one packet the first one counts; damaged frames are
     left out. `scratch` has `crop_bytes`.
     """
-    libavcodec.flush_buffers(source["decoder"])
     _store_int32(source["decoder"] + np.uint64(libavcodec.CONTEXT_REORDER), source["reorder"])
+    tally["box"] = -1
     for k in range(len(packets) + 1):
         if k == len(packets):
             status = libavcodec.send_packet(source["decoder"], np.uint64(0))
@@ -188,7 +192,9 @@ def _take(
             if k and places[k - 1]["packet"] == number and places[k - 1]["box"] == places[k]["box"]:
                 _repeat(places[k - 1], places[k], writing)
             else:
-                _crop(planes, frame, boxes[places[k]["box"]], writing, table, scratch, places[k])
+                again = tally["box"] == places[k]["box"]
+                _crop(planes, frame, boxes[places[k]["box"]], writing, table, again, scratch, places[k])
+                tally["box"] = places[k]["box"]
             places[k]["done"] = 1
         k += 1
     return DONE
@@ -221,17 +227,17 @@ def _stride(at: Any, plane: Any, rows: Any) -> Any:
 
 @helper
 def _crop(
-    planes: Any, frame: Record, box: Record, writing: Record, table: Array, scratch: Array, place: Record
+    planes: Any, frame: Record, box: Record, writing: Record, table: Array, again: Any, scratch: Array, place: Record
 ) -> None:
     """Crop a frame into one place."""
     out = view_bytes(place["to"], writing["bytes"])
     if writing["planes"]:
         crop_frame_planes(planes, frame, box, scratch, out, view_bytes(place["chroma"], writing["chroma_bytes"]))
     elif writing["step"] == 0:
-        crop_frame(planes, frame, box, table, writing["last"] == 1, scratch, out)
+        crop_frame(planes, frame, box, table, writing["last"] == 1, again, scratch, out)
     else:
         pixels, scratch = carve(scratch, writing["bytes"])
-        crop_frame(planes, frame, box, table, False, scratch, pixels)
+        crop_frame(planes, frame, box, table, False, again, scratch, pixels)
         _copy_channels(np.uint64(pixels.ctypes.data), writing["bytes"] // _CHANNELS, place["to"], writing)
 
 

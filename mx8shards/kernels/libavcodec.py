@@ -212,9 +212,6 @@ send_packet = _linked("avcodec_send_packet", types.intc(_ADDRESS, _ADDRESS))
 # (decoder, frame): 0; -EAGAIN if the decoder wants a packet; END if it has given all frames; or another error
 receive_frame = _linked("avcodec_receive_frame", types.intc(_ADDRESS, _ADDRESS))
 
-# (decoder): forgets all packets and frames
-flush_buffers = _linked("avcodec_flush_buffers", types.void(_ADDRESS))
-
 # (packet, size): 0, or an error; the packet gets memory of this size
 new_packet = _linked("av_new_packet", types.intc(_ADDRESS, types.intc))
 

@@ -96,33 +96,21 @@ class ClipPainter:
     def _writing(self) -> Any:
         """How the kernel writes a frame."""
         layout, (pixels, *chroma) = self._painting.layout, self._targets
-        writing: Any = np.zeros(1, clip_decoding.WRITING)
-        record = writing[0]
-        record["planes"], record["last"] = layout == "planes", layout == "THWC"
-        record["bytes"] = _frame_of(pixels, 0, 0, layout).nbytes
-        record["chroma_bytes"] = sum(each[0, 0].nbytes for each in chroma)
-        record["step"] = pixels.strides[1] if layout == "CTHW" else 0
-        return record
+        size, chroma_size = _frame_of(pixels, 0, 0, layout).nbytes, sum(each[0, 0].nbytes for each in chroma)
+        step = pixels.strides[1] if layout == "CTHW" else 0
+        return np.array([(layout == "planes", layout == "THWC", size, chroma_size, step)], clip_decoding.WRITING)[0]
 
     def _places(self, clips: Mapping[int, Ints]) -> Array:
         """The places of all frames of these clips, sorted by packet and box."""
-        packets = np.concatenate(list(clips.values()))
-        rows = np.repeat(np.array(list(clips)), [len(each) for each in clips.values()])
-        times = np.concatenate([np.arange(len(each)) for each in clips.values()])
-        found = np.zeros(len(packets), clip_decoding.PLACE)
-        found["packet"] = packets
-        found["box"] = np.searchsorted(list(clips), rows)
-        found["to"] = self._addresses(self._targets[0], rows, times)
-        if len(self._targets) > 1:
-            found["chroma"] = self._addresses(self._targets[1], rows, times)
-        in_order: Array = found[np.lexsort((found["box"], found["packet"]))]
-        return in_order
-
-    def _addresses(self, target: Array, rows: Array, times: Array) -> Array:
-        """Where these frames of these rows begin in memory."""
-        step = target.strides[2 if self._painting.layout == "CTHW" else 1]
-        found: Array = target.ctypes.data + rows * target.strides[0] + times * step
-        return found
+        found, end = np.zeros(sum(map(len, clips.values())), clip_decoding.PLACE), 0
+        for box, (row, packets) in enumerate(clips.items()):
+            end, begin = end + len(packets), end
+            part = found[begin:end]
+            part["packet"], part["box"] = packets, box
+            for name, target in zip(("to", "chroma"), self._targets, strict=False):
+                step = target.strides[2 if self._painting.layout == "CTHW" else 1]
+                part[name] = target.ctypes.data + row * target.strides[0] + step * np.arange(len(packets))
+        return found[np.argsort(found["packet"], kind="stable")]
 
     def _crop(self, row: int, t: int, planes: Planes) -> None:
         """Crop one frame into one place."""
@@ -145,7 +133,8 @@ class ClipPainter:
             video_frames.crop_frame_planes(planes, frame, place, scratch, *map(_bytes_of, outs))
             return
         out = np.empty(outs[0].shape, outs[0].dtype) if layout == "CTHW" else outs[0]
-        video_frames.crop_frame(planes, frame, place, self._painting.values, layout == "THWC", scratch, _bytes_of(out))
+        values, last = self._painting.values, layout == "THWC"
+        video_frames.crop_frame(planes, frame, place, values, last, False, scratch, _bytes_of(out))
         if layout == "CTHW":
             outs[0][:] = out
 

@@ -61,7 +61,9 @@ def decode_and_crop(
     tally: Any = np.zeros(1, clip_decoding.TALLY)
     with ffmpeg_errors(), decoders.decoder(stream, is_stopped, _opened) as decoder:
         source = _source(stream.facts, decoder, origin)
-        for part in parts:
+        for k, part in enumerate(parts):
+            if k:
+                decoder.flush_buffers()
             _check(_decode(part, source, origin, crops, tally[0]), stream.facts, tally[0])
     missing: Ints = np.unique(crops.places["packet"][crops.places["done"] == 0])
     return Decoded(int(tally["packets"][0]), int(tally["frames"][0])), missing
