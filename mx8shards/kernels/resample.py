@@ -33,7 +33,7 @@ _TOP = np.int32(255)
 # types
 ROWS = array(np.uint8, 2, readonly=True)  # rows of a plane, perhaps with padding at their ends
 PLANES = tuple_of(ROWS, ROWS, ROWS)
-_COUNTS, _WEIGHTS = array(np.int64), array(np.int32, 2)
+_BOX, _COUNTS, _WEIGHTS = array(np.float64), array(np.int64), array(np.int32, 2)
 _TAPS = tuple_of(_COUNTS, _COUNTS, _WEIGHTS)
 
 
@@ -231,21 +231,7 @@ def resize_bytes(length: int, height: int, shape: tuple[int, int]) -> int:
     return passes + (4 + 2 * LANES) * longest + 10 * 64
 
 
-@inner_kernel(
-    NOTHING,
-    PLANES,
-    INT,
-    INT,
-    INT,
-    array(np.float64),
-    array(np.int64),
-    BOOL,
-    PAIR,
-    MEMORY,
-    BOOL,
-    MEMORY,
-    array(np.uint8, 3),
-)
+@inner_kernel(NOTHING, PLANES, INT, INT, INT, _BOX, _COUNTS, BOOL, PAIR, MEMORY, BOOL, MEMORY, array(np.uint8, 3))
 def resize(
     sources: tuple[Array, Array, Array],
     start: int,
@@ -263,8 +249,8 @@ def resize(
     """Resize a box of sources [start, stop) to `out`, which has one plane per source and channel.
 
     A source has rows of pixels of `channels` channels. The rows of `out` have a multiple of LANES bytes. Pixels of
-    several channels are resized horizontally first, as in Pillow; planes in the cheaper order. `taps` has `taps_bytes`.
-    `again`: it still has those of an earlier call with an equal box.
+    several channels are resized horizontally first, as in Pillow; planes in the cheaper order. `taps` has `taps_bytes`,
+    and if `again` those of an earlier call with an equal box.
     """
     height, width = shape
     across, taps = carve_taps(box[0], box[2], clip[0], clip[2], flip, width, again, taps)
@@ -279,7 +265,6 @@ def resize(
     planes = (stop - start) * channels
     lanes = strip * planes
     longest = max(length, lanes, width)
-
     memory, scratch = carve(scratch, 4 * longest)
     sums = typed(memory, np.int32)
     tile, scratch = carve(scratch, 2 * LANES * longest)
@@ -291,7 +276,6 @@ def resize(
     new = memory.reshape(width, lanes)
     memory, scratch = carve(scratch, planes * tall * out.shape[2])
     resized = out if down_first else memory.reshape(planes, tall, out.shape[2])
-
     for row in range(0, tall, strip):
         count = min(strip, tall - row)
         for source in range(start, stop):

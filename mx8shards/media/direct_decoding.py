@@ -18,7 +18,7 @@ from mx8shards.kernels import clip_decoding, libavcodec
 from mx8shards.media.packet_plan import Ints, Stretch
 from mx8shards.media.video_colour import FORMATS
 from mx8shards.media.video_decoders import Decoders, decoder_name, never, open_options
-from mx8shards.media.video_decoding import Decoded, ffmpeg_errors, other_frame, reversed_rows, unreadable
+from mx8shards.media.video_decoding import Decoded, decoder_errors, other_frame, reversed_rows, unreadable
 from mx8shards.media.video_memory import CodecParameters, Described
 
 Array = npt.NDArray[Any]
@@ -59,7 +59,7 @@ def decode_and_crop(
 ) -> tuple[Decoded, Ints]:
     """Decode stretches and crop their wanted frames; counts, and the wanted packets that gave no good frame."""
     tally: Any = np.zeros(1, clip_decoding.TALLY)
-    with ffmpeg_errors(), decoders.decoder(stream, is_stopped, _opened) as decoder:
+    with decoder_errors(), decoders.decoder(stream, is_stopped, _opened) as decoder:
         source = _source(stream.facts, decoder, origin)
         for k, part in enumerate(parts):
             if k:

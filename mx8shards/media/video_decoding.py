@@ -106,7 +106,7 @@ def decode_stretches(
     """
     counts = Decoded()
     missing: list[int] = []
-    with ffmpeg_errors(), decoders.decoder(stream, is_stopped) as context:
+    with decoder_errors(), decoders.decoder(stream, is_stopped) as context:
         for part in parts:
             counts.packets_fed += len(part.packets)
             awaited = set(part.wanted.tolist())
@@ -121,7 +121,7 @@ def decode_stretches(
 
 
 @contextmanager
-def ffmpeg_errors() -> Iterator[None]:
+def decoder_errors() -> Iterator[None]:
     """Raise PyAV's exceptions for errors of FFmpeg as DecodeErrors."""
     errors = require("av.error", "video")
     try:
