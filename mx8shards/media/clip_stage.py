@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -211,17 +212,19 @@ class Clips(Stage):
 
     def _way(self, work: Work, sweep: Sweep, painter: ClipPainter) -> DecodeParts:
         """How stretches are decoded and cropped: by a kernel, or by PyAV if the kernel cannot."""
-        stream, decoders, is_stopped = sweep.stream, self._decoders, work.is_stopped
+        common: dict[str, Any] = {"decoders": self._decoders, "is_stopped": work.is_stopped}
         packets = {row: clip.packets for row, clip in sweep.clips.items()}
         crops = painter.crops(packets) if direct_decoding.is_available() else None
-        origin = direct_decoding.Origin(work.shards, work.rows[sweep.row], *self._span(work, sweep))
-        copy, take = self._payload(work, sweep).copy, sweep.taken_by(painter)
+        if crops is None:
+            copy, take = self._payload(work, sweep).copy, sweep.taken_by(painter)
+            way = partial(decode_stretches, sweep.stream, copy=copy, take=take, **common)
+        else:
+            origin = direct_decoding.Origin(work.shards, work.rows[sweep.row], *self._span(work, sweep))
+            way = partial(direct_decoding.decode_and_crop, sweep.stream, origin=origin, crops=crops, **common)
 
         def decode(parts: list[Stretch]) -> tuple[Decoded, Ints]:
-            with self._reader.room(sum(part.nbytes for part in parts)):
-                if crops is not None:
-                    return direct_decoding.decode_and_crop(stream, parts, origin, crops, decoders, is_stopped)
-                return decode_stretches(stream, parts, copy, decoders, take, is_stopped)
+            with self._reader.room(2 * sum(part.nbytes for part in parts)):  # the kernel gets a copy
+                return way(parts)
 
         return decode
 
