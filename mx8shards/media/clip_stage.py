@@ -212,6 +212,7 @@ class Clips(Stage):
 
     def _way(self, work: Work, sweep: Sweep, painter: ClipPainter) -> DecodeParts:
         """How stretches are decoded and cropped: by a kernel, or by PyAV if the kernel cannot."""
+        way: Callable[..., tuple[Decoded, Ints]]
         common: dict[str, Any] = {"decoders": self._decoders, "is_stopped": work.is_stopped}
         packets = {row: clip.packets for row, clip in sweep.clips.items()}
         crops = painter.crops(packets) if direct_decoding.is_available() else None
