@@ -130,7 +130,7 @@ def encoded(
     out = io.BytesIO()
     options = options or _options(codec, "closed")
     unit = 1 if suffix == "avi" else 100  # AVI counts frames
-    as_given = {} if suffix == "mp4" else {"avoid_negative_ts": "disabled"}
+    as_given = {} if suffix in ("mp4", "flv") else {"avoid_negative_ts": "disabled"}
     with av.open(out, "w", format="matroska" if suffix == "mkv" else suffix, container_options=as_given) as container:
         stream = container.add_stream(_ENCODERS.get(codec, codec), rate=rate, options=options)
         stream.width, stream.height = WIDTH, HEIGHT

@@ -149,8 +149,11 @@ def _require_videos(shards: Shards, column: str, refused: Refused, count: int) -
     if count < shards.samples and (count > _AT_ONCE or not _seems_pictures(shards, column)):
         return
     kind = sniff(_payload(shards, column, 0))
-    others = "" if count == shards.samples else ", and others look like pictures"
+    is_all = count == shards.samples
+    others = "" if is_all else f", and {_LOOKS} others from the first to the last are pictures"
     clips = "clips are for columns of videos"
+    if not is_all:
+        clips += ", and a few videos among pictures need a dataset of their own"
     raise SchemaError(
         subject=f"column {column!r}",
         expected="videos",

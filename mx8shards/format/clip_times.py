@@ -227,10 +227,15 @@ def _ticks_of_moments(
 
 
 def _ticks_of_frames(numbers: Ints, times: ClipTimes, reference: PacketIndex, want: tuple[int, int]) -> list[int]:
-    """The times of these frames of a video in units of another time base, rounded down."""
+    """The times of these frames of a video in units of another time base, rounded down.
+
+    Almost half a unit of both time bases is added: containers round times, so that of two frames of the same moment the
+    second one may be shown that much later.
+    """
     shown, (unit, per_second) = reference.pts[reference.frames], reference.facts.time_base
     ticks = shown[numbers] - shown[0] + _origin(times, reference)
-    return [tick * unit * want[1] // (per_second * want[0]) for tick in ticks.tolist()]
+    ours, theirs = unit * want[1], per_second * want[0]
+    return [(2 * tick * ours + ours + theirs - 1) // (2 * theirs) for tick in ticks.tolist()]
 
 
 def _shown_at(ticks: Sequence[int], index: PacketIndex, begin: int) -> ClipFrames:

@@ -49,6 +49,7 @@ _COLUMN = struct.Struct("<qQB")
 _SLICES, _DECODED = 1, 2  # flags of the header
 _KEYFRAME, _DISPOSABLE, _SHOWN = 1, 2, 4  # flags of a packet
 _UNSIGNED = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
+_NO_VALUES = np.zeros(0, np.uint8)  # of a column whose values are all equal
 _NAME = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
 _ROTATIONS = (0, 90, 180, 270)
 _PACKET_BYTES = 100  # an upper bound of the memory that parsing takes per packet
@@ -267,11 +268,13 @@ class _Reader:
         if width and width not in _UNSIGNED:
             raise FormatError(place=place, expected="a width of 0, 1, 2, 4 or 8 bytes", found=str(width))
         kind = np.dtype(_UNSIGNED.get(width, "<u8"))
-        stored = np.frombuffer(self.bytes(count * width, place), kind) if width else np.zeros(count, kind)
+        stored = np.frombuffer(self.bytes(count * width, place), kind) if width else _NO_VALUES
         most = int(stored.max(initial=0))
         too_large = abs(base) > MOST_TIME or base + step * most > MOST_TIME or (most > 0 and step > MOST_TIME)
         if step < 1 or too_large:
             raise FormatError(place=place, expected=f"a step, and values up to {MOST_TIME}", found="larger values")
+        if not width:
+            return np.full(count, base, np.int64)
         values: Ints = stored.astype(np.int64)
         values *= min(step, MOST_TIME)  # without integers above 0, any step will do
         values += base

@@ -32,7 +32,7 @@ import numpy.typing as npt
 from mx8shards.kernels.colour_conversion import JFIF, put, to_grey, to_rgb
 from mx8shards.kernels.jit import helper
 from mx8shards.kernels.memory import typed
-from mx8shards.kernels.resample import carve, resize, resize_bytes, whole_lanes
+from mx8shards.kernels.resample import carve, resize, resize_bytes, taps_bytes, whole_lanes
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +41,8 @@ Array = npt.NDArray[Any]
 def scratch_bytes(width: int, height: int, out_width: int, out_height: int) -> int:
     """Bytes of scratch that `planes` and `rgb` need for a picture of up to this size; monotonic in the size."""
     levels = 3 * whole_lanes(out_width) * out_height
-    return levels + 2 * 64 + resize_bytes(3 * width, height, (out_height, out_width))
+    shape = out_height, out_width
+    return levels + 2 * 64 + taps_bytes(width, height, shape) + resize_bytes(3 * width, height, shape)
 
 
 @helper
@@ -62,13 +63,15 @@ def resize_plane(
     clip: Array,
     flip: bool,
     shape: tuple[int, int],
+    taps: Array,
+    again: bool,
     scratch: Array,
     out: Array,
 ) -> None:
     """Resize a box of luma (part 0) or of both chroma planes (part 1) to `out`, which has one plane for each.
 
     `factors`: the number of luma samples per chroma sample, horizontally and vertically. `shifts`: how far a chroma
-    sample lies from their centre, to the left and to the top, in chroma samples.
+    sample lies from their centre, to the left and to the top, in chroma samples. `taps`, `again`: see `resize`.
     """
     memory, scratch = carve(scratch, 64)
     plane_box, plane_clip = typed(memory[:32], np.float64), typed(memory[32:], np.int64)
@@ -76,7 +79,7 @@ def resize_plane(
         factor = factors[side % 2] if part == 1 else 1
         plane_box[side] = box[side] / factor + (shifts[side % 2] if part == 1 else 0.0)
         plane_clip[side] = clip[side] // factor if side < 2 else (clip[side] + factor - 1) // factor
-    resize(sources, part, 1 + 2 * part, 1, plane_box, plane_clip, flip, shape, scratch, out)
+    resize(sources, part, 1 + 2 * part, 1, plane_box, plane_clip, flip, shape, taps, again, scratch, out)
 
 
 @helper
@@ -98,15 +101,22 @@ def planes(
     centre. The chroma planes of a grey picture have no rows.
     """
     levels, scratch = carve_levels(shape, scratch)
+    taps, scratch = carve(scratch, _taps_bytes(clip, shape))
     grey = len(sources[1]) == 0
     for part in range(1 if grey else 2):  # luma, then both chroma planes
         out_planes = levels[part : 1 + 2 * part]
-        resize_plane(sources, part, factors, (0.0, 0.0), box, clip, flip, shape, scratch, out_planes)
+        resize_plane(sources, part, factors, (0.0, 0.0), box, clip, flip, shape, taps, False, scratch, out_planes)
     if grey:
         to_grey(levels)
     else:
         to_rgb(levels, JFIF)
     put(levels, shape, table, channels_last, out)
+
+
+@helper
+def _taps_bytes(clip: Array, shape: tuple[int, int]) -> int:
+    """Bytes for the taps of a crop that reads these pixels."""
+    return taps_bytes(clip[2] - clip[0], clip[3] - clip[1], shape)
 
 
 @helper
@@ -123,7 +133,8 @@ def rgb(
 ) -> None:
     """Resize a box of RGB pixels as Pillow does, and write it to `out`."""
     levels, scratch = carve_levels(shape, scratch)
+    taps, scratch = carve(scratch, _taps_bytes(clip, shape))
     rows = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
     sources = rows, rows, rows
-    resize(sources, 0, 1, pixels.shape[2], box, clip, flip, shape, scratch, levels)
+    resize(sources, 0, 1, pixels.shape[2], box, clip, flip, shape, taps, False, scratch, levels)
     put(levels, shape, table, channels_last, out)

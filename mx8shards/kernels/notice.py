@@ -24,6 +24,7 @@ _TOPICS = {
     "huffman_tables": "tiling",
     "recoding": "tiling",
     "video_frames": "videos",
+    "clip_decoding": "videos",
 }
 
 

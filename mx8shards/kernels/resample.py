@@ -33,7 +33,7 @@ _TOP = np.int32(255)
 # types
 ROWS = array(np.uint8, 2, readonly=True)  # rows of a plane, perhaps with padding at their ends
 PLANES = tuple_of(ROWS, ROWS, ROWS)
-_COUNTS, _WEIGHTS = array(np.int64), array(np.int32, 2)
+_BOX, _COUNTS, _WEIGHTS = array(np.float64), array(np.int64), array(np.int32, 2)
 _TAPS = tuple_of(_COUNTS, _COUNTS, _WEIGHTS)
 
 
@@ -194,15 +194,16 @@ def carve(scratch: Array, size: int) -> tuple[Array, Array]:
 
 @helper
 def carve_taps(
-    begin: float, end: float, low: int, high: int, flip: bool, total: int, scratch: Array
+    begin: float, end: float, low: int, high: int, flip: bool, total: int, again: bool, scratch: Array
 ) -> tuple[Taps, Array]:
-    """The result of `compute_taps`, stored in scratch, and the rest of scratch."""
+    """The result of `compute_taps`, stored in scratch, and the rest of scratch. `again`: it is there already."""
     most = most_taps(end - begin, total)
     firsts, scratch = carve(scratch, 8 * total)
     counts, scratch = carve(scratch, 8 * total)
     weights, scratch = carve(scratch, 4 * total * most)
     taps = typed(firsts, np.int64), typed(counts, np.int64), typed(weights, np.int32).reshape(total, most)
-    compute_taps(begin, end, low, high, flip, *taps)
+    if not again:
+        compute_taps(begin, end, low, high, flip, *taps)
     return taps, scratch
 
 
@@ -215,19 +216,22 @@ def source_range(taps: Taps) -> tuple[int, int]:
 
 
 @helper
+def taps_bytes(width: int, height: int, shape: tuple[int, int]) -> int:
+    """Bytes for the taps of `resize`, for a source of up to this size; monotonic in the size."""
+    return 32 * (shape[0] + shape[1]) + 8 * (width + height) + 6 * 64
+
+
+@helper
 def resize_bytes(length: int, height: int, shape: tuple[int, int]) -> int:
     """Bytes of scratch for `resize`. `length`: bytes of a row of all planes together; `height`: rows of a plane."""
     lanes = 3 * whole_lanes(min(max(height, shape[0]), STRIP))
     wide = whole_lanes(shape[1])
     longest = max(length, lanes, wide)
-    taps = 16 * (shape[0] + shape[1]) + 8 * (length + height) + 16 * (shape[0] + shape[1])
     passes = length * (lanes // 3) * 2 + wide * lanes + 3 * wide * height
-    return taps + passes + (4 + 2 * LANES) * longest + 16 * 64
+    return passes + (4 + 2 * LANES) * longest + 10 * 64
 
 
-@inner_kernel(
-    NOTHING, PLANES, INT, INT, INT, array(np.float64), array(np.int64), BOOL, PAIR, MEMORY, array(np.uint8, 3)
-)
+@inner_kernel(NOTHING, PLANES, INT, INT, INT, _BOX, _COUNTS, BOOL, PAIR, MEMORY, BOOL, MEMORY, array(np.uint8, 3))
 def resize(
     sources: tuple[Array, Array, Array],
     start: int,
@@ -237,17 +241,20 @@ def resize(
     clip: Array,
     flip: bool,
     shape: tuple[int, int],
+    taps: Array,
+    again: bool,
     scratch: Array,
     out: Array,
 ) -> None:
     """Resize a box of sources [start, stop) to `out`, which has one plane per source and channel.
 
     A source has rows of pixels of `channels` channels. The rows of `out` have a multiple of LANES bytes. Pixels of
-    several channels are resized horizontally first, as in Pillow; planes in the cheaper order.
+    several channels are resized horizontally first, as in Pillow; planes in the cheaper order. `taps` has `taps_bytes`,
+    and if `again` those of an earlier call with an equal box.
     """
     height, width = shape
-    across, scratch = carve_taps(box[0], box[2], clip[0], clip[2], flip, width, scratch)
-    down, scratch = carve_taps(box[1], box[3], clip[1], clip[3], False, height, scratch)
+    across, taps = carve_taps(box[0], box[2], clip[0], clip[2], flip, width, again, taps)
+    down, taps = carve_taps(box[1], box[3], clip[1], clip[3], False, height, again, taps)
     left, right = source_range(across)
     top, bottom = source_range(down)
     down_first = channels == 1 and bottom - top > height
@@ -258,7 +265,6 @@ def resize(
     planes = (stop - start) * channels
     lanes = strip * planes
     longest = max(length, lanes, width)
-
     memory, scratch = carve(scratch, 4 * longest)
     sums = typed(memory, np.int32)
     tile, scratch = carve(scratch, 2 * LANES * longest)
@@ -270,7 +276,6 @@ def resize(
     new = memory.reshape(width, lanes)
     memory, scratch = carve(scratch, planes * tall * out.shape[2])
     resized = out if down_first else memory.reshape(planes, tall, out.shape[2])
-
     for row in range(0, tall, strip):
         count = min(strip, tall - row)
         for source in range(start, stop):

@@ -17,7 +17,7 @@ from mx8shards.kernels.colour_conversion import CHROMA_ZERO, COLOUR_FIELDS, leve
 from mx8shards.kernels.crop import carve_levels, resize_plane, scratch_bytes
 from mx8shards.kernels.jit import BOOL, INT, MEMORY, NOTHING, PAIR, array, helper, inner_kernel, kernel, record
 from mx8shards.kernels.memory import typed
-from mx8shards.kernels.resample import PLANES, carve, whole_lanes
+from mx8shards.kernels.resample import PLANES, carve, taps_bytes, whole_lanes
 
 Array = npt.NDArray[Any]
 Record = Any
@@ -48,7 +48,17 @@ def frame_scratch_bytes(frame: Record, box: Record) -> Any:
     """Bytes of scratch that `crop_frame` and `crop_frame_planes` need."""
     height, width = _stored_shape(frame, box)
     levels = 3 * whole_lanes(box["width"]) * box["height"] + 3 * whole_lanes(width) * height
-    return scratch_bytes(frame["width"], frame["height"], width, height) + levels + 8 * 64
+    taps = 2 * taps_bytes(frame["width"], frame["height"], (height, width))
+    return scratch_bytes(frame["width"], frame["height"], width, height) + levels + taps + 8 * 64
+
+
+@helper
+def _carve_taps(frame: Record, shape: tuple[int, int], scratch: Array) -> tuple[Array, Array, Array]:
+    """Memory for the taps of luma and of chroma, and the remaining scratch."""
+    size = taps_bytes(frame["width"], frame["height"], shape)
+    luma, scratch = carve(scratch, size)
+    chroma, scratch = carve(scratch, size)
+    return luma, chroma, scratch
 
 
 @kernel(NOTHING, record(CROP), array(np.float64), record(FRAME), record(BOX))
@@ -155,22 +165,28 @@ def _between(plane: Array, above: Any, below: Any, one: Any, two: Any, weight_y:
     return upper + (lower - upper) * weight_y
 
 
-@kernel(NOTHING, PLANES, record(FRAME), record(BOX), _TABLE, BOOL, MEMORY, MEMORY)
+@kernel(NOTHING, PLANES, record(FRAME), record(BOX), _TABLE, BOOL, BOOL, MEMORY, MEMORY)
 def crop_frame(
     sources: tuple[Array, Array, Array],
     frame: Record,
     box: Record,
     table: Array,
     channels_last: Any,
+    again: Any,
     scratch: Array,
     out: Array,
 ) -> None:
-    """Crop, resize, convert and turn one frame. The chroma planes of a grey frame have no rows."""
+    """Crop, resize, convert and turn one frame. The chroma planes of a grey frame have no rows.
+
+    `again`: `scratch` is as the last call has left it, which had a frame of the same video and an equal box. A tenth of
+    the time is saved, because the taps of the resampling filter are there.
+    """
     memory, scratch = carve(scratch, 64)
     corners, clip = typed(memory[:32], np.float64), typed(memory[32:], np.int64)
     _stored_box(frame, box, corners, clip)
     turns, flip = frame["turns"], box["flip"] == 1
     shape = _stored_shape(frame, box)
+    luma, chroma, scratch = _carve_taps(frame, shape, scratch)
     levels, scratch = carve_levels(shape, scratch)
     factors, shifts = (frame["across"], frame["down"]), (frame["shift_x"], frame["shift_y"])
     mirrored = flip and turns == 0
@@ -178,11 +194,13 @@ def crop_frame(
     if not grey and _is_unscaled(corners, shape):
         _convert_unscaled(sources, frame, corners, clip, mirrored, shape, levels)
     else:
-        resize_plane(sources, 0, factors, shifts, corners, clip, mirrored, shape, scratch, levels[:1])
+        resize_plane(sources, 0, factors, shifts, corners, clip, mirrored, shape, luma, again, scratch, levels[:1])
         if grey:
             levels[1:] = _NO_COLOUR
         else:
-            resize_plane(sources, 1, factors, shifts, corners, clip, mirrored, shape, scratch, levels[1:])
+            resize_plane(
+                sources, 1, factors, shifts, corners, clip, mirrored, shape, chroma, again, scratch, levels[1:]
+            )
         to_rgb(levels, frame["colour"])
     shown = (box["height"], box["width"])
     if turns != 0:
@@ -205,6 +223,7 @@ def crop_frame_planes(
     corners, clip = typed(memory[:32], np.float64), typed(memory[32:], np.int64)
     _stored_box(frame, box, corners, clip)
     height, width = _stored_shape(frame, box)
+    taps, scratch = carve(scratch, taps_bytes(frame["width"], frame["height"], (height, width)))
     shifts = (
         frame["shift_x"] * (1 - (corners[2] - corners[0]) / width),
         frame["shift_y"] * (1 - (corners[3] - corners[1]) / height),
@@ -219,7 +238,7 @@ def crop_frame_planes(
             levels[:] = _NO_COLOUR
         else:
             factors = (frame["across"], frame["down"])
-            resize_plane(sources, part, factors, shifts, corners, clip, mirrored, shape, rest, levels)
+            resize_plane(sources, part, factors, shifts, corners, clip, mirrored, shape, taps, False, rest, levels)
         for plane in range(1 + part):
             out = luma if part == 0 else chroma[plane * area : (plane + 1) * area]
             _put_plane(levels[plane], shape, frame["turns"], box["flip"] == 1, out)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from mx8shards.kernels import turbo
+from mx8shards.kernels import libavcodec, turbo
 from mx8shards.kernels.jit import KERNELS
 from mx8shards.kernels.notice import topic
 
@@ -16,8 +16,16 @@ TOPICS = {
     "gathering": "gather",
     "shuffling": "feistel",
     "pictures": "picture_rows",
-    "videos": "video_frames",
+    "videos": "clip_decoding",
     "tiling": "recoding",
+}
+
+
+# The library that the kernels of a module call: None if it was not found, so that they cannot be compiled.
+_NO_LIBRARY = ""
+_LIBRARIES = {
+    "mx8shards.kernels.decompress": turbo.library,
+    "mx8shards.kernels.clip_decoding": libavcodec.library,
 }
 
 
@@ -37,12 +45,8 @@ def warm_up(topics: Sequence[str]) -> Iterator[Warmed]:
         importlib.import_module(f"mx8shards.kernels.{module}")
     for kernel in KERNELS.values():
         of = topic(kernel.__module__)
-        needs_turbo = kernel.__module__ == "mx8shards.kernels.decompress"
-        if (
-            of in topics
-            and kernel.__module__.startswith("mx8shards.")
-            and (turbo.library is not None or not needs_turbo)
-        ):
+        name = kernel.__module__
+        if of in topics and name.startswith("mx8shards.") and _LIBRARIES.get(name, _NO_LIBRARY) is not None:
             begin = time.monotonic()
             compiled = kernel.load()
             yield Warmed(kernel.name, of, compiled, time.monotonic() - begin, kernel.cache_dir)

@@ -68,7 +68,8 @@ class Loader:
             beginning of the epoch, which `batch.padding` marks. `"drop"`: they are left out. `"exact"`: the last ranks
             get a short batch, or none.
         on_error: What to do with a sample that cannot be read or decoded: `"raise"` an error, `"skip"` the sample, or
-            `"substitute"` another one. `stats()` lists the samples that were lost.
+            `"substitute"` another one. `stats()` lists the samples that were lost. All ranks take the same number of
+            steps, so if all samples of a batch are skipped, the batch has no rows.
         memory: A hard limit on the memory that the loader holds, in bytes or as `"4gb"`. Batches that you still hold
             count; what `transform` allocates does not. None: a quarter of the memory of the machine or the cgroup, at
             most 4 GB, divided by the ranks on this machine and by the workers of a DataLoader.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -63,8 +62,8 @@ class EncodingDecoder:
 class Ragged:
     """The rows of a column that differ in length, one after the other in memory.
 
-    `ragged[i]` decodes row i as `dataset[i]` does, and `for row in ragged` decodes all rows. A decoded row may be a
-    view of the batch's memory.
+    `ragged[i]` decodes row i as `dataset[i]` does, and `for row in ragged` decodes all rows. `ragged[2:5]` is a Ragged
+    of these rows. It and decoded rows may be views of the batch's memory.
 
     Args:
         values: All rows in one array or tensor: numbers for the encodings `ndarray` and `ndarray:<dtype>`, in that
@@ -101,12 +100,14 @@ class Ragged:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def __getitem__(self, i: int) -> Any:
+    def __getitem__(self, i: int | slice) -> Any:
+        if isinstance(i, slice):
+            return self._part(i)
         if self._host is None:
             self._host = _on_host(self._values), _on_host(self._offsets).tolist()
         values, offsets = self._host
         count = len(offsets) - 1
-        i = operator.index(i)
+        i = whole_number("row", i, None)
         if not -count <= i < count:
             raise IndexError(f"row {i} of {count}")
         i %= count
@@ -119,6 +120,17 @@ class Ragged:
             row = row.reshape(self._dims[i][self._dims[i] > 0] if len(row) else 0)
         row.setflags(write=False)
         return row
+
+    def _part(self, rows: slice) -> Ragged:
+        """These rows. SettingError if they do not follow each other."""
+        begin, end, step = rows.indices(len(self))
+        if step != 1:
+            hint = "[ragged[i] for i in range(begin, end, step)] decodes single rows"
+            raise SettingError(subject="ragged", expected="rows that follow each other", found=f"{rows}", hint=hint)
+        offsets = self._offsets[begin : max(begin, end) + 1]
+        values = self._values[int(offsets[0]) : int(offsets[-1])]
+        dims = None if self._dims is None else self._dims[begin : max(begin, end)]
+        return Ragged(values, offsets - offsets[0], self._decode, dims)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))

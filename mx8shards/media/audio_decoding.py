@@ -7,6 +7,7 @@ part begins where the picture does. Only then is it converted to the wanted rate
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -25,7 +26,11 @@ _PREROLL = Fraction(1, 4)  # seconds that are decoded before a part, because cod
 _PADDING = Fraction(1, 10)  # seconds on both sides, for the filter that changes the rate
 
 
-def decode_audio(video: Readable, begin: Fraction, out: Samples, rate: int) -> None:
+# Gives the grid of the video: it calls its argument, which finds the grid, unless it remembers it.
+GridOf = Callable[[Callable[[], Grid | None]], Grid | None]
+
+
+def decode_audio(video: Readable, begin: Fraction, out: Samples, rate: int, grid: GridOf = lambda find: find()) -> None:
     """Fill `out`, channels × samples, with the sound from `begin` on, in seconds of the container. Silence is zeros.
 
     DecodeError if there is no sound, or FFmpeg cannot decode it.
@@ -41,7 +46,7 @@ def decode_audio(video: Readable, begin: Fraction, out: Samples, rate: int) -> N
         native = int(stream.codec_context.sample_rate)
         first = begin - _PADDING
         count = round((length + 2 * _PADDING) * native)
-        source = _native_samples(container, stream, first, count, native)
+        source = _native_samples(container, stream, first, count, native, grid)
     converted = _converted(source, native, rate, out.shape[0])
     skip = round(_PADDING * rate)
     part = converted[:, skip : skip + out.shape[1]]
@@ -49,19 +54,42 @@ def decode_audio(video: Readable, begin: Fraction, out: Samples, rate: int) -> N
     out[:, part.shape[1] :] = 0
 
 
-def _native_samples(container: Any, stream: Any, first: Fraction, count: int, native: int) -> Samples:
+def _native_samples(
+    container: Any, stream: Any, first: Fraction, count: int, native: int, grid_of_video: GridOf
+) -> Samples:
     """`count` samples from the time `first` on, in the rate and channels of the stream."""
-    found = np.zeros((stream.codec_context.channels, count), np.float32)
-    unit, grid = stream.time_base * native, None
+    unit, grid, by = stream.time_base * native, None, stream
     if first > _PREROLL:
-        grid = _grid(container, stream, unit, native) if unit > 1 else None
+        if unit > 1:
+            grid = grid_of_video(lambda: _grid(container, stream, unit, native))
+        if grid is not None and grid.origin - 2 * grid.size >= first * native + count:
+            return np.zeros((1, count), np.float32)  # before the sound begins
+        by = _stream_of_index(container, stream)
+        container.seek(int((first - _PREROLL) / by.time_base), stream=by)
+    found, begin = _samples_from(container, stream, first * native, count, SoundPlaces(unit, native, grid))
+    is_first = grid is not None and begin + first * native <= grid.origin
+    if begin > 0 and by is not stream and not is_first:  # sound stands before its pictures: read it from the beginning
         container.seek(int((first - _PREROLL) / stream.time_base), stream=stream)
-    places = SoundPlaces(unit, native, grid)
+        found, _ = _samples_from(container, stream, first * native, count, SoundPlaces(unit, native, grid))
+    return found
+
+
+def _stream_of_index(container: Any, stream: Any) -> Any:
+    """The stream to seek by. The index of Matroska is of video: by sound, FFmpeg would read all from the beginning."""
+    videos = container.streams.video
+    return videos[0] if videos and "matroska" in container.format.name else stream
+
+
+def _samples_from(container: Any, stream: Any, first: Fraction, count: int, places: SoundPlaces) -> tuple[Samples, int]:
+    """The samples from sample `first` on, and where the first frame begins that was found, at most `count`."""
+    found, begin = np.zeros((stream.codec_context.channels, count), np.float32), count
+    unit = stream.time_base * stream.codec_context.sample_rate
     to_floats = require("av", "video").AudioResampler(format="fltp")
     for frame in container.decode(stream):
         if frame.pts is None:
             continue
-        at = round(places.place(frame.pts * unit, frame.samples) - first * native)
+        at = round(places.place(frame.pts * unit, frame.samples) - first)
+        begin = min(begin, at)
         if at >= count:
             break
         for part in to_floats.resample(frame):
@@ -70,7 +98,7 @@ def _native_samples(container: Any, stream: Any, first: Fraction, count: int, na
             if low < high:
                 found[:, low:high] = samples[: len(found), low - at : high - at]
             at += samples.shape[1]
-    return found
+    return found, begin
 
 
 def _grid(container: Any, stream: Any, unit: Fraction, native: int) -> Grid | None:

@@ -27,12 +27,15 @@ from mx8shards.media.clip_sweeps import (
 )
 from mx8shards.media.index_reading import IndexReader, Indices
 from mx8shards.media.picture_memory import LargeMemory
+from mx8shards.media.sound_places import Grids
 from mx8shards.media.video_decoding import PayloadBytes
 from mx8shards.stages import RAGGED, DecoderContext, Stage, Work
 
 _MOST_BYTES = 1 << 26  # of the sound of a clip
 _COST_OF_BYTE = 32  # decoding a byte of samples takes as long as copying 32 bytes
 _COPIES = 8  # of the samples of a clip in several rates and forms, while they are decoded
+
+_KEPT_GRIDS = 1024  # of videos
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class AudioClips(Stage):
             + self._reader.most_bytes(context.threads)
         )
         self._counts = ClipCounts()
+        self._grids = Grids(_KEPT_GRIDS)
 
     def narrow(self, work: Work) -> bool:
         """Find the part of the sound of each row. The whole payload is needed."""
@@ -114,7 +118,8 @@ class AudioClips(Stage):
     def _decode(self, work: Work, row: int, part: Part) -> None:
         begin, size = payloads_of(work, self._context.number)[row].tolist()
         out = np.zeros((self._channels, part.samples), np.float32)
-        decode_audio(PayloadBytes(size, copier(work, row, begin, size)), part.begin, out, self._rate)
+        grid = partial(self._grids.of, int(work.rows["sample_id"][row]))
+        decode_audio(PayloadBytes(size, copier(work, row, begin, size)), part.begin, out, self._rate, grid)
         region, bank = work.region(self._key), work.whole
         at = region.values + int(bank[region.offsets :][8 * row : 8 * row + 8].view(np.int64)[0])
         bank[at : at + out.nbytes] = out.reshape(-1).view(np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from mx8shards.errors import DecodeError
 from mx8shards.format.packet_index import VideoFacts
-from mx8shards.kernels import boxes, video_frames
+from mx8shards.kernels import boxes, clip_decoding, video_frames
 from mx8shards.media.crop_settings import CropSettings
+from mx8shards.media.direct_decoding import Crops
+from mx8shards.media.packet_plan import Ints
 from mx8shards.media.picture_memory import ThreadMemory
 from mx8shards.media.picture_stage import crop_record, crop_values
 from mx8shards.media.video_colour import frame_record
@@ -77,6 +79,39 @@ class ClipPainter:
                 self._crop(row, t, planes)
             done[row] = t
 
+    def crops(self, clips: Mapping[int, Ints]) -> Crops | None:
+        """What a kernel needs to crop the frames of these clips, whose packets are given by row.
+
+        None if the crops need more memory than a thread has: then frames are cropped one by one.
+        """
+        found, needs = zip(*(self._box(row) for row in clips), strict=True)
+        writing = self._writing()
+        need = int(clip_decoding.crop_bytes(max(needs), writing))
+        memory = self._memory
+        if need > len(memory.scratch) and not memory.grow(need):
+            return None
+        places = self._places(clips)
+        return Crops(self._frame[0], np.concatenate(found), writing, self._painting.values, memory.scratch, places)
+
+    def _writing(self) -> Any:
+        """How the kernel writes a frame."""
+        layout, (pixels, *chroma) = self._painting.layout, self._targets
+        size, chroma_size = _frame_of(pixels, 0, 0, layout).nbytes, sum(each[0, 0].nbytes for each in chroma)
+        step = pixels.strides[1] if layout == "CTHW" else 0
+        return np.array([(layout == "planes", layout == "THWC", size, chroma_size, step)], clip_decoding.WRITING)[0]
+
+    def _places(self, clips: Mapping[int, Ints]) -> Array:
+        """The places of all frames of these clips, sorted by packet and box."""
+        found, end = np.zeros(sum(map(len, clips.values())), clip_decoding.PLACE), 0
+        for box, (row, packets) in enumerate(clips.items()):
+            end, begin = end + len(packets), end
+            part = found[begin:end]
+            part["packet"], part["box"] = packets, box
+            for name, target in zip(("to", "chroma"), self._targets, strict=False):
+                step = target.strides[2 if self._painting.layout == "CTHW" else 1]
+                part[name] = target.ctypes.data + row * target.strides[0] + step * np.arange(len(packets))
+        return found[np.argsort(found["packet"], kind="stable")]
+
     def _crop(self, row: int, t: int, planes: Planes) -> None:
         """Crop one frame into one place."""
         box, need = self._box(row)
@@ -98,7 +133,8 @@ class ClipPainter:
             video_frames.crop_frame_planes(planes, frame, place, scratch, *map(_bytes_of, outs))
             return
         out = np.empty(outs[0].shape, outs[0].dtype) if layout == "CTHW" else outs[0]
-        video_frames.crop_frame(planes, frame, place, self._painting.values, layout == "THWC", scratch, _bytes_of(out))
+        values, last = self._painting.values, layout == "THWC"
+        video_frames.crop_frame(planes, frame, place, values, last, False, scratch, _bytes_of(out))
         if layout == "CTHW":
             outs[0][:] = out
 

@@ -5,8 +5,9 @@ All clips of one video in a batch are decoded in one sweep, by the thread whose 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from mx8shards.errors import DecodeError, FormatError
 from mx8shards.format.randomness import occurrences_of, uniforms
 from mx8shards.kernels.boxes import DRAWS
 from mx8shards.kernels.records import MAPPED
+from mx8shards.media import direct_decoding
 from mx8shards.media.clip_counts import ClipCounts
 from mx8shards.media.clip_painting import ClipPainter, Painting
 from mx8shards.media.clip_sweeps import (
@@ -41,8 +43,6 @@ from mx8shards.media.video_decoders import Decoders
 from mx8shards.media.video_decoding import (
     Decoded,
     PayloadBytes,
-    Planes,
-    TakeFrame,
     decode_container,
     decode_stretches,
     frame_missing,
@@ -50,6 +50,9 @@ from mx8shards.media.video_decoding import (
 from mx8shards.stages import DecoderContext, Output, Stage, Work
 
 Array = npt.NDArray[Any]
+
+# Decodes stretches: counts, and the wanted packets that gave no good frame.
+DecodeParts = Callable[[list[Stretch]], tuple[Decoded, Ints]]
 
 _COST_OF_PIXEL = 16  # decoding and cropping one pixel of a frame takes as long as copying 16 bytes
 
@@ -161,8 +164,9 @@ class Clips(Stage):
         """
         sweeps = work.notes[self].sweeps
         for sweep in (sweeps[row] for row in range(start, stop) if row in sweeps):
-            parts = sweep.split()
-            if len(parts) > 1:
+            parts = [sweep]
+            if len(sweep.clips) > 1:
+                parts = sweep.split()
                 try:
                     self._decode(work, sweep, resource)
                 except (DecodeError, FormatError, OSError):
@@ -176,45 +180,63 @@ class Clips(Stage):
     def _decode(self, work: Work, sweep: Sweep, resource: ThreadResource) -> None:
         """Decode the clips of one video into the bank."""
         plan: ClipPlan = work.notes[self]
-        wanted = sweep.wanted()
         targets = [work.array(key, output) for key, output in self._pixels.items()]
         painter = ClipPainter(self._painting, targets, sweep.stream.facts, plan.draws, resource.memory)
-
-        def take(packet: int, planes: Planes) -> None:
-            painter.paint(wanted[packet], planes)
-
-        counts, missing = self._frames(work, sweep, np.array(list(wanted), np.int64), take)
+        counts, missing = self._frames(work, sweep, painter)
         if len(missing):
-            row, t = wanted[int(missing[0])][0]
-            raise frame_missing(int(sweep.clips[row].frames.numbers[t]))
+            raise frame_missing(sweep.frame_of(int(missing[0])))
         self._counts.decoded(len(sweep.clips), counts, sweep.covered())
         self._note_padding(work, sweep)
         for row, clip in sweep.clips.items():
             for key, value in self._facts(sweep, clip).items():
                 work.array(key, self.outputs[key])[row] = value
 
-    def _frames(self, work: Work, sweep: Sweep, wanted: Ints, take: TakeFrame) -> tuple[Decoded, Ints]:
-        """Decode the frames of these packets: counts, and the packets that gave no good frame."""
-        begin, size = work.notes[self].payloads[sweep.row].tolist()
-        payload = PayloadBytes(size, copier(work, sweep.row, begin, size))
+    def _frames(self, work: Work, sweep: Sweep, painter: ClipPainter) -> tuple[Decoded, Ints]:
+        """Decode the frames of a sweep and crop them: counts, and the packets that gave no good frame."""
         if not sweep.stream.facts.slices:
+            payload = self._payload(work, sweep)
+            take, wanted = sweep.taken_by(painter), sweep.packets()
             sizes = self._reader.copied(work, sweep.row, lambda index: index.size.copy())
             with self._reader.room(sizes.nbytes):
                 return decode_container(sweep.stream, sizes, payload, wanted, self._decoders, take, work.is_stopped)
-        parts = sweep.parts or self._reader.copied(work, sweep.row, lambda index: stretches(index, wanted))
-        counts, missing = self._stretches(work, sweep, parts, payload, take)
+        decode = self._way(work, sweep, painter)
+        wanted = sweep.packets()
+        counts, missing = decode(
+            sweep.parts or self._reader.copied(work, sweep.row, lambda index: stretches(index, wanted))
+        )
         if len(missing):
             work.require_whole(sweep.row)
-            begin_part = self._reader.copied(work, sweep.row, lambda index: from_start(index, missing))
-            more, missing = self._stretches(work, sweep, [begin_part], payload, take)
+            more, missing = decode([self._reader.copied(work, sweep.row, lambda index: from_start(index, missing))])
             counts.add(more)
         return counts, missing
 
-    def _stretches(
-        self, work: Work, sweep: Sweep, parts: list[Stretch], payload: PayloadBytes, take: TakeFrame
-    ) -> tuple[Decoded, Ints]:
-        with self._reader.room(sum(part.nbytes for part in parts)):
-            return decode_stretches(sweep.stream, parts, payload.copy, self._decoders, take, work.is_stopped)
+    def _way(self, work: Work, sweep: Sweep, painter: ClipPainter) -> DecodeParts:
+        """How stretches are decoded and cropped: by a kernel, or by PyAV if the kernel cannot."""
+        way: Callable[..., tuple[Decoded, Ints]]
+        common: dict[str, Any] = {"decoders": self._decoders, "is_stopped": work.is_stopped}
+        packets = {row: clip.packets for row, clip in sweep.clips.items()}
+        crops = painter.crops(packets) if direct_decoding.is_available() else None
+        if crops is None:
+            copy, take = self._payload(work, sweep).copy, sweep.taken_by(painter)
+            way = partial(decode_stretches, sweep.stream, copy=copy, take=take, **common)
+        else:
+            origin = direct_decoding.Origin(work.shards, work.rows[sweep.row], *self._span(work, sweep))
+            way = partial(direct_decoding.decode_and_crop, sweep.stream, origin=origin, crops=crops, **common)
+
+        def decode(parts: list[Stretch]) -> tuple[Decoded, Ints]:
+            with self._reader.room(2 * sum(part.nbytes for part in parts)):  # the kernel gets a copy
+                return way(parts)
+
+        return decode
+
+    def _span(self, work: Work, sweep: Sweep) -> tuple[int, int]:
+        """Where the payload begins in its shard, and its size."""
+        begin, size = work.notes[self].payloads[sweep.row].tolist()
+        return begin, size
+
+    def _payload(self, work: Work, sweep: Sweep) -> PayloadBytes:
+        begin, size = self._span(work, sweep)
+        return PayloadBytes(size, copier(work, sweep.row, begin, size))
 
     def _note_padding(self, work: Work, sweep: Sweep) -> None:
         """Count clips that have no frame of their own."""

@@ -17,18 +17,19 @@ import numpy.typing as npt
 from mx8shards.errors import DecodeError, FormatError, SettingError, require
 from mx8shards.format.clip_times import START, ClipFrames, frames_of, is_short, seconds_of
 from mx8shards.format.packet_index import PacketIndex
+from mx8shards.kernels.clip_decoding import PLACE
 from mx8shards.kernels.payloads import copy_payload
 from mx8shards.kernels.records import OK, READ_FAILED, REFUSED, SPAN
 from mx8shards.media.clip_counts import ClipCounts, class_of
+from mx8shards.media.clip_painting import ClipPainter, Place
 from mx8shards.media.index_reading import Indices
 from mx8shards.media.packet_plan import Ints, Stretch, merged_spans, reach, stretches
-from mx8shards.media.video_decoding import Copy
+from mx8shards.media.video_decoding import Copy, TakeFrame
 from mx8shards.media.video_memory import CodecParameters
 from mx8shards.stages import ClipColumns, DecoderContext, Work
 
 Array = npt.NDArray[Any]
 
-Place = tuple[int, int]  # a row and the number of a frame in its clip
 Span = tuple[int, int]
 
 _KEPT_PACKETS = 512  # per clip: with more, a sweep keeps no packets, and reads the index again when it is decoded
@@ -64,13 +65,25 @@ class Sweep:
         """The first row."""
         return next(iter(self.clips))
 
-    def wanted(self) -> dict[int, list[Place]]:
-        """The places that want the frame of each packet, in ascending order of the packets."""
-        found: defaultdict[int, list[Place]] = defaultdict(list)
+    def packets(self) -> Ints:
+        """The packets whose frames are wanted: distinct numbers in ascending order."""
+        return _wanted(self.clips)
+
+    def taken_by(self, painter: ClipPainter) -> TakeFrame:
+        """A function that has the frame of each packet painted into the places that want it."""
+        places: defaultdict[int, list[Place]] = defaultdict(list)
         for row, clip in self.clips.items():
             for t, packet in enumerate(clip.packets.tolist()):
-                found[packet].append((row, t))
-        return dict(sorted(found.items()))
+                places[packet].append((row, t))
+        return lambda packet, planes: painter.paint(places[packet], planes)
+
+    def frame_of(self, packet: int) -> int:
+        """The number of the frame of a packet, in a clip that wants it."""
+        for clip in self.clips.values():
+            found = np.flatnonzero(clip.packets == packet)
+            if len(found):
+                return int(clip.frames.numbers[found[0]])
+        raise KeyError(packet)
 
     def covered(self) -> int:
         """How many packets a plain decoder would get, those of several clips only once."""
@@ -85,16 +98,22 @@ class Sweep:
         return [Sweep(self.stream, {row: clip}, None) for row, clip in self.clips.items()]
 
 
+def _wanted(clips: Mapping[int, SweepClip]) -> Ints:
+    """The packets whose frames clips want: distinct numbers in ascending order."""
+    found: Ints = np.unique(np.concatenate([clip.packets for clip in clips.values()]))
+    return found
+
+
 def note_bytes(frames: int) -> int:
     """The most memory that a sweep takes per clip, until it is decoded."""
-    return _ROW_BYTES + _KEPT_PACKETS * _PACKET_BYTES + frames * (8 + 8 + 1)
+    return _ROW_BYTES + _KEPT_PACKETS * _PACKET_BYTES + frames * (8 + 8 + 1 + PLACE.itemsize)
 
 
 def sweep_of(index: PacketIndex, clips: Mapping[int, SweepClip], size: int) -> tuple[Sweep, list[Span]]:
     """The sweep of these clips of a video, and where the bytes lie that it needs, in a payload of this size."""
     if not index.facts.slices:
         return Sweep(CodecParameters.of(index), clips, None), [(0, size)]
-    parts = stretches(index, np.unique(np.concatenate([clip.packets for clip in clips.values()])))
+    parts = stretches(index, _wanted(clips))
     few = sum(len(part.packets) for part in parts) <= _KEPT_PACKETS * len(clips)
     return Sweep(CodecParameters.of(index), clips, parts if few else None), merged_spans(parts)
 

@@ -23,6 +23,8 @@ _T = TypeVar("_T")
 
 _SMALL_BYTES = 256 << 10  # of an index that is parsed without waiting for others: about a minute of video
 
+_WHOLE_BYTES = 16 << 10  # of an index that is read before it is known how much memory parsing it takes
+
 
 class Indices(NamedTuple):
     """The packet index of a video, and that of the video whose frames or moments count its clips: often the same."""
@@ -56,9 +58,12 @@ class IndexReader:
         OSError if they cannot be read, FormatError or DecodeError if there are none or they are too large.
         """
         sizes = {source: _size(work, row, source) for source in self._sources}
-        need = sum(parsing_bytes(_read(work, row, source, HEAD_BYTES), size) for source, size in sizes.items())
-        with self.room(need):
-            found = {source: self._parsed(work, row, source, size) for source, size in sizes.items()}
+        read = {source: _read(work, row, source, _first_bytes(size)) for source, size in sizes.items()}
+        with self.room(sum(parsing_bytes(read[source], size) for source, size in sizes.items())):
+            for source, size in sizes.items():
+                if len(read[source]) < size:
+                    read[source] = _read(work, row, source, size)
+            found = {source: self._parsed(work, row, source, data) for source, data in read.items()}
             yield Indices(found[self._columns.packets], found[self._columns.reference])
 
     def copied(self, work: Work, row: int, part: Callable[[PacketIndex], _T]) -> _T:
@@ -66,11 +71,9 @@ class IndexReader:
         with self.indices(work, row) as indices:
             return part(indices.video)
 
-    def _parsed(self, work: Work, row: int, source: int | IndexFile, size: int) -> PacketIndex:
+    def _parsed(self, work: Work, row: int, source: int | IndexFile, data: memoryview) -> PacketIndex:
         is_own = source == self._columns.packets
-        return parse_packet_index(
-            _read(work, row, source, size), payload_bytes(work, row, self._number) if is_own else None
-        )
+        return parse_packet_index(data, payload_bytes(work, row, self._number) if is_own else None)
 
     def room(self, size_bytes: int) -> AbstractContextManager[None]:
         """Memory for an index or a part of one. DecodeError if there is not that much."""
@@ -84,6 +87,11 @@ class IndexReader:
                 reason="unsupported",
             )
         return self._large.alone(size_bytes)
+
+
+def _first_bytes(size: int) -> int:
+    """How much of an index of this size is read at once: all of a small one, else its head."""
+    return size if size <= _WHOLE_BYTES else HEAD_BYTES
 
 
 def payload_bytes(work: Work, row: int, number: int) -> int:

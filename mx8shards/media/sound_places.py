@@ -3,12 +3,12 @@
 Matroska and FLV round times to milliseconds, which are 44 samples at 44,100 Hz: by its time alone, a frame would
 overlap the one before it, or leave a gap. So frames that follow each other, but for the rounding, are placed end to
 end. After a seek there is no frame before; if all frames are equally long, the first one is a whole number of them
-after the first frames of the sound, which are decoded for that.
+after the first frames of the sound, which are decoded for that, once per video.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from itertools import islice
 from typing import Any, NamedTuple
@@ -52,6 +52,22 @@ class SoundPlaces:
 
     def _fits(self, time: Fraction, begin: Fraction) -> bool:
         return abs(time - begin) <= self._slack
+
+
+class Grids:
+    """The grids of the last videos. Sound may begin late, and then finding its first frames reads much of the file."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._found: dict[int, Grid | None] = {}
+
+    def of(self, sample_id: int, find: Callable[[], Grid | None]) -> Grid | None:
+        """The grid of a video; `find` finds it, if it is not known. Several threads may find it at once."""
+        if sample_id in (known := self._found):
+            return known[sample_id]
+        grid = find()
+        self._found = {**known, sample_id: grid} if len(known) < self._most else {sample_id: grid}
+        return grid
 
 
 def grid_of(frames: Iterable[Any], unit: Fraction, rate: int) -> Grid | None:

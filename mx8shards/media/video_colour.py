@@ -8,6 +8,7 @@ full range, and chroma in the centre. Untagged grey has full range. (swscale con
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,20 +83,24 @@ def check_colours(facts: VideoFacts) -> None:
 
 def frame_record(facts: VideoFacts) -> Array:
     """What the kernels need to know of a video's frames, as a FRAME. DecodeError for what they cannot convert."""
+    check_colours(facts)
+    return _record(facts.width, facts.height, facts.pixel_format, facts.rotation // 90, colours_of(facts))
+
+
+@lru_cache(256)  # few kinds of videos make up a dataset, and each of their clips asks
+def _record(width: int, height: int, pixel_format: str, turns: int, colours: Colours) -> Array:
     from mx8shards.kernels.video_frames import FRAME  # imported here because it loads Numba
 
-    check_colours(facts)
-    form = FORMATS[facts.pixel_format]
+    form = FORMATS[pixel_format]
     record: Any = np.zeros(1, FRAME)
     frame = record[0]
-    frame["width"], frame["height"] = facts.width, facts.height
+    frame["width"], frame["height"] = width, height
     frame["across"], frame["down"] = max(form.across, 1), max(form.down, 1)
-    colours = colours_of(facts)
     frame["shift_x"] = 0.25 if form.across == 2 and colours.siting in _LEFT else 0.0
     if form.down == 2 and colours.siting in _TOP + _BOTTOM:
         frame["shift_y"] = 0.25 if colours.siting in _TOP else -0.25
-    frame["turns"] = facts.rotation // 90
-    full = colours.range == _FULL or facts.pixel_format.startswith("yuvj")
+    frame["turns"] = turns
+    full = colours.range == _FULL or pixel_format.startswith("yuvj")
     frame["colour"] = coefficients(colours.matrix, full=full)
     return np.asarray(record)
 

@@ -25,9 +25,14 @@ def never() -> bool:
     return False
 
 
-class _Key(NamedTuple):
-    """What two videos must have in common to be decoded by one decoder in turn."""
+# Opens a decoder for a video: of PyAV, or one that kernels call.
+Open = Callable[[Described], Any]
 
+
+class _Key(NamedTuple):
+    """What two videos must have in common to be decoded by one decoder in turn, and who opened it."""
+
+    open: Open
     codec: str
     width: int
     height: int
@@ -72,12 +77,18 @@ class Decoders:
             return f"threads wait for {wanted} bytes of decoders, which have {self._used_bytes} of {self.most_bytes}"
 
     @contextmanager
-    def decoder(self, index: Described, is_stopped: Callable[[], bool] = never) -> Iterator[Any]:
-        """A decoder for this video, which no other thread uses meanwhile. It has decoded nothing yet, or was reset."""
-        key = _Key(index.facts.codec, index.facts.width, index.facts.height, index.extradata)
+    def decoder(
+        self, index: Described, is_stopped: Callable[[], bool] = never, opened: Open | None = None
+    ) -> Iterator[Any]:
+        """A decoder for this video, which no other thread uses meanwhile. It has decoded nothing yet, or was reset.
+
+        `opened` opens it, without memory of its own: PyAV does by default.
+        """
+        opened = opened or _opened
+        key = _Key(opened, index.facts.codec, index.facts.width, index.facts.height, index.extradata)
         size = decoder_bytes(index)
         with self.memory(size, is_stopped, key) as idle:
-            context = _opened(index) if idle is None else idle
+            context = opened(index) if idle is None else idle
             done = False
             try:
                 yield context
@@ -149,20 +160,31 @@ def most_pixels(facts: VideoFacts) -> int:
     return (facts.width + _EDGES) * (facts.height + _EDGES)
 
 
-def _opened(index: Described) -> Any:
-    """A new decoder with one thread, that refuses frames of more pixels than the index says."""
-    codec_module = require("av.codec", "video")
-    facts = index.facts
+def decoder_name(facts: VideoFacts) -> str:
+    """FFmpeg's name of the decoder of a video. DecodeError for a codec that is not decoded."""
     if facts.codec not in CODECS:
         raise DecodeError(expected=f"one of the codecs {', '.join(CODECS)}", found=facts.codec, reason="unsupported")
+    return _NAMES.get(facts.codec, facts.codec)
+
+
+def open_options(facts: VideoFacts) -> dict[str, str]:
+    """FFmpeg's options for the decoder of a video."""
+    return {"max_pixels": str(most_pixels(facts))}
+
+
+def _opened(index: Described) -> Any:
+    """A new decoder of PyAV with one thread, that refuses frames of more pixels than the index says."""
+    codec_module = require("av.codec", "video")
+    facts = index.facts
+    name = decoder_name(facts)
     try:
-        codec = codec_module.Codec(_NAMES.get(facts.codec, facts.codec), "r")
+        codec = codec_module.Codec(name, "r")
         context = codec_module.CodecContext.create(codec, "r")
     except ValueError as error:  # UnknownCodecError
         raise DecodeError(expected="a codec that FFmpeg decodes", found=facts.codec, reason="unsupported") from error
     context.width, context.height = facts.width, facts.height
     context.extradata = index.extradata or None
     context.thread_count = 1
-    context.options = {"max_pixels": str(most_pixels(facts))}
+    context.options = open_options(facts)
     context.open()
     return context

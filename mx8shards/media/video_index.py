@@ -37,6 +37,7 @@ from mx8shards.media.video_colour import check_colours
 Ints = npt.NDArray[np.int64]
 
 _MOST_HEAD_BYTES = 256  # between the position that a container names and the bytes of the packet
+_FLV_JUMP_MS = 1 << 30  # between two frames: such a pause is no video
 _REENCODE = "re-encode it (--gop)"
 
 
@@ -113,6 +114,8 @@ def index_video(source: bytes | IO[bytes], *, decode: bool = True, for_clips: bo
             _check_for_clips(decoded.first)
         kinds = packet_kinds(packets.kinds, np.array(packets.keyframe, bool))
         pts, dts, shown = _times(packets, decoded, decode)
+        if container.format.name == "flv":
+            _check_flv(np.sort(pts[shown]))
         facts = _facts(stream, decoded.first, pts, shown, packets, decode)
         if for_clips:
             check_colours(facts)
@@ -203,6 +206,13 @@ def _times(packets: _Packets, decoded: _Decoded, decode: bool) -> tuple[Ints, In
             )
         pts[order] = times
     return pts, dts, shown
+
+
+def _check_flv(times: Ints) -> None:
+    """DecodeError for negative times, for which FLV has no bits: they become 2³¹ ms, and those after them 2³² ms."""
+    if (np.diff(times) >= _FLV_JUMP_MS).any():
+        hint = "write it again from its source, with FFmpeg's -avoid_negative_ts make_zero"
+        raise DecodeError(expected="times of FLV from 0 on", found="negative ones, stored as 24 days", hint=hint)
 
 
 def _filled(times: Sequence[int | None], others: Sequence[int | None]) -> Ints:

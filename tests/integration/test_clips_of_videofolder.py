@@ -190,7 +190,7 @@ def test_a_column_without_any_video_is_an_error(tmp_path: Path, count: int) -> N
     with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:
         for _ in range(count):
             writer.write({"image": PICTURE})
-    others = ", and others look like pictures" if count > 256 else ""
+    others = ", and 16 others from the first to the last are pictures" if count > 256 else ""
     message = rf"column 'image': .* none in the first {min(count, 256)} samples{others}; sample 0 is JPEG.*: .*"
     with mx8.Dataset(tmp_path / "data") as dataset, pytest.raises(mx8.SchemaError, match=message) as caught:
         dataset.clips("image", frames=4)

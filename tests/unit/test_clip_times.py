@@ -229,6 +229,22 @@ def test_cameras_of_different_lengths_repeat_and_end_with_the_clock(rate: Fracti
     assert padded.valid.tolist() == [True] * 40 + [False] * 20
 
 
+@pytest.mark.parametrize("rate", [Fraction(30), Fraction(30_000, 1001), Fraction(60), Fraction(25), Fraction(1000, 17)])
+@pytest.mark.parametrize("clock", ["first", "container"])
+def test_cameras_in_containers_that_round_times_and_in_others_show_equal_frames(rate: Fraction, clock: Any) -> None:
+    moments = [number / rate for number in range(400)]
+    cameras = [
+        video([round(moment * per) for moment in moments[:-1]], round(moments[-1] * per), (1, per))
+        for per in (1000, 90_000, 15_360, 1_000_000)
+    ]
+    times = ClipTimes(frames=133, stride=3, clock=clock)
+    for left in cameras:
+        for right in cameras:
+            found = frames_of(times, 0, right, left)
+            assert found.numbers.tolist() == [*range(0, 399, 3)]
+            assert found.valid.all()
+
+
 @pytest.mark.parametrize("rate", [None, Fraction(25)])
 def test_cameras_that_begin_at_different_times_are_aligned_by_the_clock_that_was_chosen(rate: Fraction | None) -> None:
     left = video(list(range(20)), 20)  # 1/25 s each

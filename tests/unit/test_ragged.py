@@ -36,6 +36,26 @@ def tokens(rows: list[Any], encoding: str, output: str = "numpy", dtype: str = "
     return ragged_of([get_encoding(encoding).encode(np.array(row, dtype)) for row in rows], encoding, output)
 
 
+@OUTPUTS
+@TOKENS
+def test_a_slice_has_the_rows_of_a_list(encoding: str, output: str) -> None:
+    rows = [[1], [2, 3], [4, 5, 6], [7], [8, 9]]
+    ragged = tokens(rows, encoding, output)
+    for part in (slice(1, 4), slice(None), slice(-2, None), slice(3, 1), slice(4, 99), slice(9, 9)):
+        found = ragged[part]
+        assert [row.tolist() for row in found] == rows[part]
+        assert (len(found), np.asarray(found.lengths).tolist()) == (len(rows[part]), [len(row) for row in rows[part]])
+    assert np.asarray(ragged[1:4][1:].padded(0, 3)).tolist() == [[4, 5, 6], [7, 0, 0]]
+    numbers = ragged.padded(0, 3)  # from now on the rows are kept as numbers, too
+    assert np.asarray(ragged[1:4].padded(0, 3)).tolist() == np.asarray(numbers).tolist()[1:4]
+
+
+@pytest.mark.parametrize("rows", [slice(None, None, 2), slice(None, None, -1), [0, 1], "first", True])
+def test_rows_that_do_not_follow_each_other_are_refused(rows: Any) -> None:
+    with pytest.raises(SettingError, match=r"expected (rows that follow each other|an int)"):
+        tokens([[1], [2, 3]], "ndarray:uint16")[rows]
+
+
 # numbers --------------------------------------------------------------------------------------------------------------
 
 

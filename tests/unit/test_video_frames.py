@@ -81,7 +81,7 @@ def cropped(planes: tuple[Array, ...], frame: Any, box: Any) -> Array:
     """The RGB pixels of a crop, height × width × 3."""
     out = np.full(3 * int(box["height"] * box["width"]) + 64, 171, np.uint8)
     scratch, behind = scratch_for(frame, box)
-    video_frames.crop_frame(planes, frame, box, LEVELS, True, scratch, out[:-64])
+    video_frames.crop_frame(planes, frame, box, LEVELS, True, False, scratch, out[:-64])
     assert (behind == 171).all()
     assert (out[-64:] == 171).all()
     return out[:-64].reshape(int(box["height"]), int(box["width"]), 3)

@@ -225,6 +225,21 @@ def changing_size() -> bytes:
     return out.getvalue()
 
 
+def negative_flv():
+    """The times of frames with B-frames begin below 0, which muxers usually prevent."""
+    out, keep = io.BytesIO(), {"avoid_negative_ts": "disabled"}
+    with (
+        av.open(io.BytesIO(video("h264").data)) as source,
+        av.open(out, "w", format="flv", container_options=keep) as flv,
+    ):
+        stream = flv.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                flv.mux(packet)
+    return out.getvalue()
+
+
 REFUSED = {
     "empty": (lambda: b"", "an empty file"),
     "no video at all": (lambda: bytes(range(256)) * 9, "invalid data"),
@@ -242,6 +257,7 @@ REFUSED = {
     "cut MP4": (lambda: cut("mp4"), "invalid data"),
     "cut Matroska": (lambda: cut("mkv"), r"bytes \(its head\)"),
     "cut AVI": (lambda: cut("avi"), r"bytes \(its head\)"),
+    "negative times in FLV": (negative_flv, "expected times of FLV from 0 on"),
     "changing size": (changing_size, "yuvj420p 64 x 64 and yuvj420p 96 x 64"),
 }
 
