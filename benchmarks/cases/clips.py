@@ -19,7 +19,7 @@ NOTES = """\
   [B, 16, 3, 224, 224] of the largest centred square. H.264 with x264's defaults (medium, CRF 23), but GOPs of the
   named length; 30 frames per second; 8 videos of 10 s, if nothing else is said (GOP 600: 4 of 20 s; 1080p: 4).
 - Peers: a DataLoader with one worker per core around each; one FFmpeg thread each. torchcodec needs FFmpeg's libraries.
-  They resize in their own cheapest way, so pixels differ slightly. PyAV and OpenCV run in the first round only.
+  They resize in their own cheapest way, so pixels differ slightly.
 - Five clips of a video: every batch has five clips each of two videos. "all clips in one call": the item of the
   DataLoader is a video, whose frames torchcodec decodes in one call.
 - Re-encoded: what `convert videofolder --gop 16 --max-side 340` writes from the 480p GOP 60 videos; peers read these
@@ -47,7 +47,6 @@ PEERS = {
     "opencv": "cv2",
 }
 IN_ONE_CALL = "torchcodec, all clips in one call"
-ONE_ROUND = ("pyav", "opencv")
 MAIN = tuple(Kind(f"480p GOP {gop}", gop) for gop in (12, 60, 250))
 TWO_MINUTES = Kind("480p GOP 60 of 120 s", 60, repeats=12)
 LONG_GOP = Kind("480p GOP 600", 600, seconds=20, count=4)
@@ -151,7 +150,7 @@ def _ours(name: str, folder: str, shared: dict[str, Any]) -> Contender:
 def _peers(task: Task, shared: dict[str, Any], quick: bool) -> list[Contender]:
     options = {**shared, "frames": task.kind.frames, "workers": 0 if quick else THREADS}
     found = [
-        Contender(name, "video_peers", task.form + "files", [{**options, "reader": name}], needs, _rounds(name))
+        Contender(name, "video_peers", task.form + "files", [{**options, "reader": name}], needs)
         for name, needs in PEERS.items()
         if not quick or name == "pyav"
     ]
@@ -159,10 +158,6 @@ def _peers(task: Task, shared: dict[str, Any], quick: bool) -> list[Contender]:
         whole = {**options, "reader": "torchcodec", "in_one_call": True}
         found.append(Contender(IN_ONE_CALL, "video_peers", "files", [whole], PEERS["torchcodec"]))
     return found
-
-
-def _rounds(peer: str) -> int | None:
-    return 1 if peer in ONE_ROUND else None
 
 
 def targets() -> list[Target]:

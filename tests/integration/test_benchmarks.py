@@ -116,8 +116,7 @@ def test_ratios_are_computed_within_a_round() -> None:
 def test_the_tables_show_the_kept_results(case: str, repository: Path) -> None:
     kept = table.load(case)
     assert not kept["quick"]
-    least = {"frames": 1, "clips": 2}  # frames measures no time; a round of clips takes eight minutes
-    assert kept["rounds"] >= least.get(case, 3)
+    assert kept["rounds"] >= (1 if case == "frames" else 3)  # which measures no time
     assert table.render(kept) in (repository / "benchmarks" / "README.md").read_text()
 
 
