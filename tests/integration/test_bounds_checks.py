@@ -11,6 +11,7 @@ from pathlib import Path
 FILES = (
     *(f"tests/unit/test_{name}.py" for name in ("gather", "shard_table", "feistel", "boxes", "crop", "jpeg", "tiles")),
     "tests/unit/test_video_frames.py",
+    "tests/unit/test_direct_decoding.py",
     "tests/property/test_tiles.py",
 )
 # These start processes of their own, or compare with PyTorch.
