@@ -160,7 +160,7 @@ def random_case(rng: np.random.Generator) -> Case:
         nodes=nodes,
         ranks_per_node=ranks,
         workers=workers,
-        replication=pick(None, None, None, 1, 2, ranks, 3),
+        replication=pick(*[None] * 5, 1, ranks, ranks, nodes * ranks, 2, 3),
         epoch=pick(0, 0, 1, 2, 7),
         sample_in_epoch=pick(0, 0, global_batch, upto(0, 4) * global_batch, upto(0, samples + 9)),
         initial_nodes=pick(None, None, nodes, 1, 2, 3, 4),

@@ -35,19 +35,22 @@ def differs(found: Any, wanted: Any) -> bool:
     return found.shape != wanted.shape or found.dtype != np.int64 or not np.array_equal(found, wanted)
 
 
-@pytest.mark.parametrize(("count", "seed"), [(500, 0), *HUNTS])
+@pytest.mark.parametrize(("count", "seed"), [(3_600, 0), *HUNTS])
 def test_the_ids_of_all_workers_are_those_of_streaming_or_both_are_errors(
     count: int, seed: int, streaming: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the least window, py1e sorts in many windows, as it does in large epochs."""
-    seen: Counter[tuple[str, str]] = Counter()
+    """With the least window, py1e sorts in many windows, as it does in large epochs. Of the
+    3,600 cases, more than 2,000 give orders; the others are errors in both.
+    """
+    orders: Counter[tuple[str, str]] = Counter()
     for number in range(count):
         case = random_case(np.random.default_rng([seed, number]))
         monkeypatch.setattr(expanded_spans, "_LEAST_WINDOW", 1 if number % 2 else 1 << 18)
         wanted, found = outcome(theirs, streaming, case), outcome(ours, case)
         assert not differs(found, wanted), case
-        seen[case.batching_method, case.shuffle_algo] += not isinstance(wanted, type) and wanted.size > 0
-    assert all(seen[method, algo] > 3 for method in BATCHING for algo in ALGORITHMS), seen
+        orders[case.batching_method, case.shuffle_algo] += not isinstance(wanted, type) and wanted.size > 0
+    assert sum(orders.values()) > 0.55 * count, orders
+    assert all(orders[method, algo] > 0.01 * count for method in BATCHING for algo in ALGORITHMS), orders
 
 
 @pytest.mark.parametrize(("count", "seed"), [(500, 0), *HUNTS])
