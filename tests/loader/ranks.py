@@ -1,7 +1,8 @@
 """The processes of distributed training and DataLoader tests.
 
-`python -m tests.loader.ranks SCENARIO DATA OUT …` writes its results to OUT, as JSON. Ranks are forks of one
-process that has imported torch, because the import takes longer than everything else.
+`python -m tests.loader.ranks SCENARIO DATA OUT …` writes its results to OUT, as JSON. Without arguments, the scenarios
+are lines of the standard input, each runs in a fork, and its exit status is printed. Scenarios and ranks are forks of
+one process that has imported torch, because the import takes longer than everything else.
 """
 
 from __future__ import annotations
@@ -173,5 +174,20 @@ def stateful(data: str, out: str) -> None:
 
 SCENES: dict[str, Callable[..., None]] = {f.__name__: f for f in (ranks, under_torchrun, workers, spawned, stateful)}
 
+
+def run(scenario: str, *arguments: str) -> None:
+    SCENES[scenario](*arguments)
+
+
+def run_in_forks() -> None:
+    """Run the scenarios of the standard input, each a list in JSON."""
+    for line in sys.stdin:
+        pid = forked(partial(run, *json.loads(line)))
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
 if __name__ == "__main__":
-    SCENES[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1:]:
+        run(*sys.argv[1:])
+    else:
+        run_in_forks()

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tests.loader.leak_checks import ids_of, write
 
 pytest.importorskip("torch")
 
+Act = Callable[..., None]
+
 SAMPLES, BATCH, AT = 203, 8, 3
 
 
@@ -24,10 +27,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("distributed") / "data", SAMPLES)
 
 
-def act(repository: Path, *arguments: object) -> None:
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def act(repository: Path) -> Iterator[Act]:
+    """Runs a scenario of `ranks.py` in a fork of a process that has imported torch."""
+    command, pipe = [sys.executable, "-m", "tests.loader.ranks"], subprocess.PIPE
+    with subprocess.Popen(command, cwd=repository, stdin=pipe, stdout=pipe, text=True) as process:
+        scenarios, statuses = process.stdin, process.stdout
+        assert scenarios is not None
+        assert statuses is not None
+
+        def run(*scenario: object) -> None:
+            print(json.dumps([str(word) for word in scenario]), file=scenarios, flush=True)
+            assert statuses.readline() == "0\n"
+
+        yield run
 
 
 def check_world(data: Path, out: Path, world_size: int) -> None:
@@ -56,8 +69,8 @@ def check_world(data: Path, out: Path, world_size: int) -> None:
             assert sorted(done + rest) == list(range(SAMPLES))
 
 
-def test_ranks_under_gloo_train_in_step_and_see_every_sample_once(data: Path, tmp_path: Path, repository: Path) -> None:
-    act(repository, "-m", "tests.loader.ranks", "ranks", data, tmp_path, 2, 4)
+def test_ranks_under_gloo_train_in_step_and_see_every_sample_once(data: Path, tmp_path: Path, act: Act) -> None:
+    act("ranks", data, tmp_path, 2, 4)
     for world_size in (2, 4):
         check_world(data, tmp_path, world_size)
 
@@ -66,8 +79,10 @@ def test_ranks_under_gloo_train_in_step_and_see_every_sample_once(data: Path, tm
 def test_ranks_under_torchrun_train_in_step_and_see_every_sample_once(
     data: Path, tmp_path: Path, repository: Path
 ) -> None:
-    run = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    act(repository, *run, "-m", "tests.loader.ranks", "under_torchrun", data, tmp_path)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "tests.loader.ranks", "under_torchrun", str(data), str(tmp_path)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
     check_world(data, tmp_path, 2)
 
 
@@ -84,13 +99,13 @@ def check_workers(data: Path, out: Path) -> None:
         assert found["loaded"] == partly, name
 
 
-def test_forked_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_path: Path, repository: Path) -> None:
-    act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, "fork", 0, 2)
+def test_forked_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_path: Path, act: Act) -> None:
+    act("workers", data, tmp_path, "fork", 0, 2)
     check_workers(data, tmp_path / "fork.json")
 
 
-def test_spawned_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_path: Path, repository: Path) -> None:
-    act(repository, "-m", "tests.loader.ranks", "spawned", data, tmp_path)
+def test_spawned_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_path: Path, act: Act) -> None:
+    act("spawned", data, tmp_path)
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         first, second = ([ids_of(batch) for batch in loader] for _ in range(2))
     assert json.loads((tmp_path / "spawned.json").read_text()) == [first, second]
@@ -99,9 +114,9 @@ def test_spawned_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_p
 @pytest.mark.hunt
 @pytest.mark.parametrize(("context", "count"), [("fork", 1), ("spawn", 2)])
 def test_workers_give_consecutive_epochs_in_every_configuration(
-    context: str, count: int, data: Path, tmp_path: Path, repository: Path
+    context: str, count: int, data: Path, tmp_path: Path, act: Act
 ) -> None:
-    act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, context, count)
+    act("workers", data, tmp_path, context, count)
     check_workers(data, tmp_path / f"{context}.json")
 
 
@@ -122,8 +137,8 @@ def test_another_iterable_dataset_resumes_from_a_state(data: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchdata") is None, reason="torchdata is not installed")
-def test_a_stateful_data_loader_resumes_from_a_state(data: Path, tmp_path: Path, repository: Path) -> None:
-    act(repository, "-m", "tests.loader.ranks", "stateful", data, tmp_path)
+def test_a_stateful_data_loader_resumes_from_a_state(data: Path, tmp_path: Path, act: Act) -> None:
+    act("stateful", data, tmp_path)
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         first, second, third = ([ids_of(batch) for batch in loader] for _ in range(3))
     for name, (before, rest, again, following, ended) in json.loads((tmp_path / "stateful.json").read_text()).items():
