@@ -16,6 +16,7 @@ from tests.fast_directory import fast_directory
 
 # Equal runs give equal results, here and in CI; `make hunt` searches at random and keeps what it finds.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, database=None, print_blob=True)
+hypothesis.settings.register_profile("few", hypothesis.settings.get_profile("steady"), max_examples=20)
 hypothesis.settings.register_profile("hunt", max_examples=5_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("steady")
 
@@ -32,6 +33,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("streaming")
         if item.get_closest_marker("streaming") and not streaming_stub.is_installed():
             item.add_marker(missing)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    """Exclude modules and ten thousand tests from garbage collections, which would search them again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +67,13 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _unfreeze() -> Iterator[None]:
-    """Let the garbage collector search again what leak checks have excluded."""
+    """Let the garbage collector search once more what leak checks have excluded."""
+    before = gc.get_freeze_count()
     yield
-    gc.unfreeze()
+    if gc.get_freeze_count() > before:
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
