@@ -97,7 +97,7 @@ def prepare(directory: Path, kind: Kind, contenders: Sequence[Contender], *, qui
     """Write a folder of files, and convert it to every format that the installed contenders read."""
     root = kind.folder(directory)
     files = root / "files"
-    payloads = kind.make((1 if kind is LARGE else 10) if quick else kind.different)
+    payloads = _quick_pictures(kind) if quick else kind.make(kind.different)
     pictures.write_folder(files, payloads, count(kind, quick))
     mean = sum(map(len, payloads)) / len(payloads)
     say(f"  {kind.name}: {count(kind, quick)} files, {len(payloads)} different ones, of {mean / 1e3:.0f} KB on average")
@@ -109,7 +109,12 @@ def prepare(directory: Path, kind: Kind, contenders: Sequence[Contender], *, qui
 
 def count(kind: Kind, quick: bool) -> int:
     """The number of files."""
-    return (4 if kind is LARGE else 40) if quick else kind.count
+    return 16 if quick else kind.count
+
+
+def _quick_pictures(kind: Kind) -> list[bytes]:
+    """A few small pictures."""
+    return pictures.large(1, size=(800, 600)) if kind is LARGE else kind.make(4)
 
 
 def write(root: Path, form: str) -> None:
@@ -140,7 +145,7 @@ def jobs(
     """One job for each contender, reading from the page cache."""
     arguments = {
         "samples": count(kind, quick),
-        "batch_size": 4 if quick else kind.batch,
+        "batch_size": 2 if quick else kind.batch,
         "seconds": 0.05 if quick else seconds,
     }
     asked = Reading(group, kind.folder(directory), reading.decoded, arguments, best="images_per_s")

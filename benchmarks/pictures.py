@@ -47,9 +47,9 @@ def generated(count: int, seed: int = 17) -> list[bytes]:
     return _each(lambda job: encoded(picture(job[1], seed + job[0])), enumerate(sizes))
 
 
-def large(count: int, seed: int = 17) -> list[bytes]:
+def large(count: int, seed: int = 17, size: Size = LARGE) -> list[bytes]:
     """JPEG files of 12 megapixels, at two bits per pixel."""
-    return _each(lambda k: _of_size(picture(LARGE, seed + k), LARGE_BITS), range(count))
+    return _each(lambda k: _of_size(picture(size, seed + k), LARGE_BITS), range(count))
 
 
 def real(count: int, seed: int = 17) -> list[bytes]:

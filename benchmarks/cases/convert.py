@@ -43,12 +43,12 @@ DECODED, TILED_ONE, UNTILED = "decoded to RGB (simplejpeg)", "tiled, and checked
 
 
 def _count(quick: bool) -> int:
-    return 40 if quick else 4_000
+    return 12 if quick else 4_000
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
     """Write a folder of files."""
-    pictures.write_folder(directory / "files", GENERATED.make(10 if quick else 640), _count(quick))
+    pictures.write_folder(directory / "files", GENERATED.make(4 if quick else 640), _count(quick))
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
@@ -66,7 +66,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
             for name, decode in loops.items()
         ),
         *(
-            Job(group=CORE, contender=name, run=one_by_one, arguments={"count": 10 if quick else 300, "what": name})
+            Job(group=CORE, contender=name, run=one_by_one, arguments={"count": 4 if quick else 300, "what": name})
             for name in (DECODED, TILED_ONE, UNTILED)
         ),
     ]

@@ -48,7 +48,7 @@ FOLDERS = {"ours": "mds", "mosaicml": "mds", "lightning": "litdata"}
 
 def prepare(directory: Path, *, quick: bool) -> None:
     """Write the samples in each format, and start the servers, which end with this process."""
-    count = 500 if quick else 8_000
+    count = 200 if quick else 8_000
     served = directory / "served" / "data"
     for folder in {name for name in FOLDERS.values() if is_installed("" if name == "mds" else name)}:
         writer: Any = importlib.import_module(f"benchmarks.adapters.{FORMATS[folder]}")
