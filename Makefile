@@ -52,25 +52,28 @@ tested-rest: .venv/.ready kernels
 # With the newest versions, only failures that depend on versions are looked for. So this part leaves out tests of
 # kills, signals, forks, full disks, faults, flipped bits and hostile bytes, of the memory limit, of maintaining and
 # unpacking local files, of settings, links and hints, of the specification's files, of documents, source code and lazy
-# imports, of shuffle statistics and of benchmarks, and most of those of remote data.
+# imports, of properties of orders and histories, of files, copies and names of the drop-in and of benchmarks, and most
+# of those of remote data. Tests that try random examples try fewer.
 PINNED_ONLY := crash integration test_architecture.py test_docs.py conformance/test_vectors_regenerate.py \
-	$(addprefix property/test_,append.py loader_budget.py mutations.py order_statistics.py) \
-	$(addprefix unit/test_,cache.py diff.py docstrings.py gc.py links.py log.py merge.py not_found_hints.py \
+	$(addprefix property/test_,append.py histories.py loader_budget.py mutations.py order_orders.py order_statistics.py \
+		order_steps.py) \
+	$(addprefix unit/test_,cache.py diff.py docstrings.py gc.py index.py links.py log.py merge.py not_found_hints.py \
 		public_names.py publication.py seal.py settings.py shared_epoch.py snapshots.py special_files.py verify.py) \
+	$(addprefix dropin/test_,cache_limit.py copies.py deep_imports.py installing.py predownload.py writers.py) \
 	$(addprefix loader/test_,clip_failures.py cold_reads.py concurrent_access.py explain.py faults.py forks.py \
 		interrupts.py iterations.py kills.py lifetime.py measured_sizes.py on_error.py picture_memory.py providers.py \
 		stalls.py) \
 	$(addprefix remote/test_,clips_in_parts.py commands.py damaged_state.py dataset_faults.py \
-		deadlines_of_commands.py eviction.py fork.py helper_records.py hub.py killed_jobs.py ledger.py \
+		deadlines_of_commands.py eviction.py fork.py helper_records.py hub.py killed_jobs.py ledger.py mirror.py \
 		mirror_kills.py new_in_parts.py odd_servers.py outages.py parallel_ranges.py publication_races.py \
 		remote_sources.py remote_videos.py repair.py retries.py store_faults.py swapped_places.py sync.py \
-		upload.py upload_faults.py)
+		sync_faults.py upload.py upload_faults.py)
 
 # It uses the system's libturbojpeg, if installed (2.x on Debian). The other parts use the wheel's 3.x.
 newest: .venv-newest/.ready kernels
 	library=$$(.venv-newest/bin/python -c 'import ctypes.util as u; print(u.find_library("turbojpeg") or "")'); \
 		if [ -n "$$library" ]; then export MX8SHARDS_TURBOJPEG="$$library"; fi; \
-		.venv-newest/bin/python -m pytest -m "not hunt and not streaming" \
+		.venv-newest/bin/python -m pytest -m "not hunt and not streaming" --hypothesis-profile=few \
 		$(addprefix --ignore=tests/,$(PINNED_ONLY))
 
 hunt: .venv/.ready

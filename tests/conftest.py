@@ -14,7 +14,8 @@ import pytest
 from tests import streaming_stub
 from tests.fast_directory import fast_directory
 
-# Equal runs give equal results, here and in CI; `make hunt` searches at random and keeps what it finds.
+# Equal runs give equal results, here and in CI; `make hunt` searches at random and keeps what it finds. "few" is for
+# tests that run with more examples, too, with other versions of packages.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, database=None, print_blob=True)
 hypothesis.settings.register_profile("few", hypothesis.settings.get_profile("steady"), max_examples=20)
 hypothesis.settings.register_profile("hunt", max_examples=5_000, deadline=None, print_blob=True)
