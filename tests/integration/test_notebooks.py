@@ -41,7 +41,7 @@ def output_of(name: str, repository: Path, tmp_path: Path) -> list[str]:
         **os.environ,
         "MX8SHARDS_NOTEBOOK_PICTURES": "24",
         "MX8SHARDS_NOTEBOOK_SHARDS": "16",
-        "MX8SHARDS_NOTEBOOK_VIDEOS": "4",
+        "MX8SHARDS_NOTEBOOK_VIDEOS": "2",
         "MPLBACKEND": "agg",
         "PYTHONPATH": os.pathsep.join([str(repository), os.environ.get("PYTHONPATH", "")]),
         "TMPDIR": str(tmp_path),
