@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -310,10 +311,16 @@ def test_workers_end_with_their_parent_and_the_same_command_resumes(place: Place
         wait_for_end(workers)
 
 
+SIGNALS = list(itertools.product([signal.SIGINT, signal.SIGTERM], [1, 2, 3], [1, 2]))
+# In these, each signal, number of signals and number of workers meets every other one.
+PAIRS = [(signal.SIGINT, 1, 1), (signal.SIGINT, 3, 2), (signal.SIGTERM, 1, 2), (signal.SIGTERM, 3, 1)]
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.hunt), 3])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "times", "workers"),
+    [case if case in PAIRS else pytest.param(*case, marks=pytest.mark.hunt) for case in SIGNALS],
+)
 def test_one_or_more_ctrl_c_or_sigterm_end_a_conversion(
     place: Place, repository: Path, number: int, times: int, workers: int
 ) -> None:
