@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -65,13 +68,65 @@ data = np.frombuffer(bytes(range(10)), np.uint8)
 """
 
 
+# Runs scripts in forks of a process that has imported numba, which takes longer than everything else.
+SERVER = """
+import atexit, json, os, sys
+import numba.core.event
+import mx8shards.kernels.jit
+from tests.forked import forked
+
+def run(script, folder):
+    for number, name in (1, "out"), (2, "err"):
+        os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ["NUMBA_CACHE_DIR"] = f"{folder}/cache"
+    numba.config.reload_config()
+    sys.path.insert(0, folder)
+    try:
+        exec(script, {"__name__": "__main__"})
+    finally:
+        sys.stdout.flush()
+        atexit._run_exitfuncs()
+
+for line in sys.stdin:
+    os.waitpid(forked(lambda: run(*json.loads(line))), 0)
+    print("done", flush=True)
+"""
+
+
+class Output(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Output]
+
+
+@pytest.fixture(scope="module")
+def in_a_fork(repository: Path) -> Iterator[Callable[[str, Path], Output]]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    command, pipe = [sys.executable, "-c", SERVER], subprocess.PIPE
+    with subprocess.Popen(command, cwd=repository, env=environment, stdin=pipe, stdout=pipe, text=True) as server:
+        scripts, answers = server.stdin, server.stdout
+        assert scripts is not None
+        assert answers is not None
+
+        def run(script: str, folder: Path) -> Output:
+            print(json.dumps([script, str(folder)]), file=scripts, flush=True)
+            assert answers.readline() == "done\n"
+            return Output((folder / "out").read_text(), (folder / "err").read_text())
+
+        yield run
+
+
 @pytest.fixture
-def run(tmp_path: Path, repository: Path) -> object:
-    """Runs a script with these kernels and a separate cache."""
+def run(tmp_path: Path, repository: Path, in_a_fork: Callable[[str, Path], Output]) -> Run:
+    """Runs a script with these kernels and a separate cache; with variables of its own in a new process."""
     (tmp_path / "some_kernels.py").write_text(KERNELS)
 
-    def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    def run(script: str, **environment: str) -> Output:
+        if not environment:
+            return in_a_fork(START + script, tmp_path)
+        done = subprocess.run(
             [sys.executable, "-c", START + script],
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")},
@@ -83,30 +138,31 @@ def run(tmp_path: Path, repository: Path) -> object:
             text=True,
             check=False,
         )
+        return Output(done.stdout, done.stderr)
 
     return run
 
 
-def test_a_kernel_is_compiled_once_for_all_callers_and_cached_on_disk(run: object) -> None:
+def test_a_kernel_is_compiled_once_for_all_callers_and_cached_on_disk(run: Run) -> None:
     script = "print(k.all_of(data), k.half_of(data), k.count(data, 3)); print(sorted(compiled.names))"
     first, second = run(script), run(script)
     assert first.stdout.splitlines() == ["55 15 6", "['all_of', 'count', 'half_of', 'plus_one']"], first.stderr
     assert second.stdout.splitlines() == ["55 15 6", "[]"]
 
 
-def test_a_kernel_that_is_not_called_is_not_compiled(run: object) -> None:
+def test_a_kernel_that_is_not_called_is_not_compiled(run: Run) -> None:
     done = run("print(k.calls_uncompilable(1)); print(compiled.names)")
     assert done.stdout.splitlines() == ["1", "['calls_uncompilable']"], done.stderr
 
 
-def test_calling_a_kernel_that_does_not_compile_is_an_error_with_the_reason(run: object) -> None:
+def test_calling_a_kernel_that_does_not_compile_is_an_error_with_the_reason(run: Run) -> None:
     done = run("k.calls_uncompilable(2)")
     assert "RuntimeError: some_kernels.uncompilable could not be compiled" in done.stderr
     assert "Unknown attribute 'nothing' of type int64" in done.stderr
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_while_a_callee_compiles_is_raised_once_after_the_caller_returns(run: object, times: int) -> None:
+def test_ctrl_c_while_a_callee_compiles_is_raised_once_after_the_caller_returns(run: Run, times: int) -> None:
     script = f"""
 import signal
 
@@ -131,7 +187,7 @@ print(k.all_of(data), k.half_of(data))
     assert done.stderr == ""
 
 
-def test_arguments_are_converted_or_refused(run: object) -> None:
+def test_arguments_are_converted_or_refused(run: Run) -> None:
     script = """
 print(k.count(np.arange(4, dtype=np.uint8), np.int32(2)), k.count(data, True))
 for wrong in (data.astype(np.int64), data[::2], [1, 2], None):
@@ -145,7 +201,7 @@ print(len(compiled.names))
     assert done.stdout.splitlines() == ["3 1", *["refused"] * 4, "2"], done.stderr
 
 
-def test_several_threads_may_make_the_first_call(run: object) -> None:
+def test_several_threads_may_make_the_first_call(run: Run) -> None:
     script = """
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(8) as pool:
@@ -155,12 +211,12 @@ with ThreadPoolExecutor(8) as pool:
     assert done.stdout.strip() == "{55} ['all_of', 'count', 'plus_one']", done.stderr
 
 
-def test_a_bounds_check_error_propagates_through_all_callers(run: object) -> None:
+def test_a_bounds_check_error_propagates_through_all_callers(run: Run) -> None:
     done = run("k.beyond(data)", NUMBA_BOUNDSCHECK="1")
     assert "IndexError" in done.stderr
 
 
-def test_with_the_compiler_disabled_kernels_run_as_python(run: object) -> None:
+def test_with_the_compiler_disabled_kernels_run_as_python(run: Run) -> None:
     done = run("print(k.all_of(data), len(KERNELS)); k.beyond(data)", NUMBA_DISABLE_JIT="1")
     assert done.stdout.strip() == "55 0"
     assert "IndexError: index 10 is out of bounds" in done.stderr
@@ -171,7 +227,7 @@ def test_with_the_compiler_disabled_kernels_run_as_python(run: object) -> None:
 SLOW = "from mx8shards.kernels import notice\nnotice._LEAST_S = 1e-9\n"
 
 
-def test_long_compilation_is_announced_on_stderr_with_kernel_cache_and_duration(run: object, tmp_path: Path) -> None:
+def test_long_compilation_is_announced_on_stderr_with_kernel_cache_and_duration(run: Run, tmp_path: Path) -> None:
     done = run(SLOW + "k.all_of(data)")
     one, two = done.stderr.splitlines()
     assert one.startswith(f"mx8shards: compiling kernels for pictures (once per machine, kept in {tmp_path / 'cache'}")
@@ -179,18 +235,18 @@ def test_long_compilation_is_announced_on_stderr_with_kernel_cache_and_duration(
     assert two.endswith(" s")
 
 
-def test_loading_kernels_from_the_disk_cache_prints_nothing(run: object) -> None:
+def test_loading_kernels_from_the_disk_cache_prints_nothing(run: Run) -> None:
     run("k.all_of(data)")
     assert run(SLOW + "k.all_of(data)").stderr == ""
 
 
-def test_a_configured_logger_gets_the_message_instead(run: object) -> None:
+def test_a_configured_logger_gets_the_message_instead(run: Run) -> None:
     done = run(SLOW + "import logging\nlogging.basicConfig(level=logging.INFO)\nk.all_of(data)")
     assert len(done.stderr.splitlines()) == 2
     assert done.stderr.startswith("INFO:mx8shards:compiling kernels for pictures")
 
 
-def test_without_a_writable_cache_kernels_work_and_the_message_names_the_variable(run: object) -> None:
+def test_without_a_writable_cache_kernels_work_and_the_message_names_the_variable(run: Run) -> None:
     done = run(SLOW + "print(k.all_of(data))", NUMBA_CACHE_DIR="/proc/nowhere", HOME="/proc/nowhere")
     assert done.stdout.strip() == "55", done.stderr
 
