@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from docs.generate import PAGE, page
+from mx8shards.cli import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted(set((REPOSITORY / "docs").glob("*.md")) - {PAGE})]
@@ -113,7 +113,7 @@ def run_shell_lines(code: str) -> None:
     for line in code.splitlines():
         match shlex.split(line, comments=True):
             case ["mx8shards", *arguments]:
-                subprocess.run([sys.executable, "-m", "mx8shards", *arguments], check=True, stdout=subprocess.DEVNULL)
+                assert main(arguments) == 0, line
 
 
 def test_the_code_blocks_of_a_page_are_found() -> None:
