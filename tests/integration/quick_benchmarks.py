@@ -31,6 +31,7 @@ from benchmarks.adapters.streaming_stub import import_streaming
 from benchmarks.process import Numbers
 from mx8shards.cli import main as mx8shards_command
 from mx8shards.kernels.warming import TOPICS, warm_up
+from tests.waiting import wait_until
 
 FORKS = multiprocessing.get_context("fork")
 
@@ -68,7 +69,7 @@ def run_case(case: str, directory: Path, out: Path) -> None:
 
 def in_a_fork(job: harness.Job, directory: Path) -> Numbers:
     """As `harness.in_a_process`."""
-    assert len(os.listdir("/proc/self/task")) == 1, "a fork lacks the threads that prepared the case"
+    wait_until(lambda: len(os.listdir("/proc/self/task")) == 1)  # a fork would lack the threads that prepared the case
     answers, answer = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=_answer, args=(job, directory, answer))
     process.start()
