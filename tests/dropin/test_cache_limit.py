@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,22 @@ def test_workers_of_a_dataloader_share_the_limit(source: Path, tmp_path: Path) -
         found = [i for batch in DataLoader(data, batch_size=4, num_workers=2, collate_fn=ids_of) for i in batch]
         assert sorted(found) == list(range(800))
         assert copies(tmp_path / "cache") <= limit
+
+
+AT_EXIT = """
+import sys
+
+from mx8shards.streaming import StreamingDataset
+
+dataset = StreamingDataset(remote=sys.argv[1], local=sys.argv[2], batch_size=4, cache_limit=100_000)
+assert sum(1 for _ in dataset) == 800
+"""
+
+
+def test_a_program_that_ends_with_an_open_dataset_prints_nothing(source: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", AT_EXIT, str(source), str(tmp_path / "cache")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_an_order_with_few_shards_at_a_time_fetches_each_once_an_epoch(source: Path, tmp_path: Path) -> None:
