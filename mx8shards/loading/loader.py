@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, Never, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,8 @@ from mx8shards.loading.planning.accepted_datasets import checked_dataset
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.machine import distributed_rank
 from mx8shards.loading.planning.settings import Settings
-from mx8shards.loading.pool import Pool
+from mx8shards.loading.planning.unknown_arguments import refuse
+from mx8shards.loading.pool import Pool, check_pool
 from mx8shards.loading.reporting.progress import Progress
 from mx8shards.loading.reporting.state_difference import difference
 from mx8shards.loading.reporting.stats import Explanation, explain
@@ -112,14 +113,11 @@ class Loader:
         order: Order | None = None,
         pool: Pool | None = None,
         read_timeout_s: float = 300.0,
+        **unknown: Never,
     ) -> None:
+        refuse(unknown, Loader)
         dataset = checked_dataset(dataset)
-        if pool is not None and (memory is not None or threads is not None):
-            found = f"memory={shown(memory)}, threads={shown(threads)}"
-            hint = "pool= brings its own memory and threads"
-            raise SettingError(subject="memory and threads", expected="neither beside pool=", found=found, hint=hint)
-        if pool is not None and not isinstance(pool, Pool):
-            raise SettingError(subject="pool", expected="a Pool, or None", found=shown(pool))
+        check_pool(pool, memory, threads)
         self.rank, self.world_size = distributed_rank(rank, world_size)
         self._settings = Settings(
             batch_size=batch_size,

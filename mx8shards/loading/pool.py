@@ -102,6 +102,16 @@ class Pool:
             crew.join()
 
 
+def check_pool(pool: object, memory: object, threads: object) -> None:
+    """SettingError if a loader's `pool` is none, or is given beside `memory` or `threads`."""
+    if pool is not None and (memory is not None or threads is not None):
+        found = f"memory={shown(memory)}, threads={shown(threads)}"
+        hint = "pool= brings its own memory and threads"
+        raise SettingError(subject="memory and threads", expected="neither beside pool=", found=found, hint=hint)
+    if pool is not None and not isinstance(pool, Pool):
+        raise SettingError(subject="pool", expected="a Pool, or None", found=shown(pool))
+
+
 def _checked_memory(memory: int | str) -> int:
     found = parse_size(memory) if isinstance(memory, str) else memory
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,30 @@ def test_a_torch_subset_of_a_dataset_is_loaded_as_a_view(data: Path) -> None:
 def test_other_objects_are_an_error_with_a_hint(data: Path, make: Any, words: str) -> None:
     with pytest.raises(mx8.SettingError, match=words):
         mx8.Loader(make(data), batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_workers": 4}, r"there is no argument num_workers \(threads prepare the batches, threads=…"),
+        ({"collate_fn": list}, r"no argument collate_fn \(.* transform=… takes a function of a whole batch"),
+        ({"pin_memory": True}, r'no argument pin_memory \(device="cuda" gives batches on the GPU'),
+        ({"treads": 4}, r"no argument treads \(did you mean threads\?\)"),
+        ({"augment": None}, r"no argument augment \(there are dataset, batch_size, .*, read_timeout_s\)"),
+    ],
+)
+def test_an_argument_that_a_loader_does_not_have_is_an_error_with_a_hint(
+    data: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(mx8.SettingError, match=words) as caught:
+        mx8.Loader(mx8.Dataset(data), batch_size=4, **settings)
+    assert isinstance(caught.value, TypeError)  # as Python raises
+
+
+def test_each_argument_of_a_dataloader_has_a_counterpart_or_a_hint(data: Path) -> None:
+    others = set(inspect.signature(torch.utils.data.DataLoader).parameters) - {
+        *inspect.signature(mx8.Loader).parameters
+    }
+    for name in others:
+        with pytest.raises(TypeError, match=rf"no argument {name} \((?!did you mean|there are dataset)"):
+            mx8.Loader(mx8.Dataset(data), batch_size=4, **{name: None})

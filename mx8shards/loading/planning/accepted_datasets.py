@@ -44,6 +44,8 @@ def _what_to_do(given: Any) -> str:
         return "mx8.concat([…]) makes one dataset of several"
     if _is_of_torch(given, "ConcatDataset"):
         return "mx8.concat([…]) makes one dataset of several Datasets"
+    if callable(getattr(given, "loader", None)):  # a StreamingDataset, whose module this one may not import
+        return "dataset.loader(…) makes a Loader with the dataset's order"
     return "mx8.Writer writes samples into a dataset, mx8.Dataset(path) opens it"
 
 
