@@ -108,6 +108,7 @@ class Writer:
         true_or_false("allow_pickle", allow_pickle)
         self._match_streaming = true_or_false("match_streaming", match_streaming)
         self._columns = Columns.of(columns, allow_pickle=allow_pickle)
+        self._warn_above: float = len(self._columns.names)  # of values in a sample
         self._limit = parse_size_limit(size_limit)
         kind = ShardKind(self._columns, compression, _sorted_hashes(hashes), self._limit)
         self._maker = ShardMaker(kind, self._columns, match_streaming=self._match_streaming)
@@ -145,7 +146,7 @@ class Writer:
         """Add one sample.
 
         Args:
-            sample: A value for every column, by name. Other keys are ignored.
+            sample: A value for every column, by name. Other values are not written; a warning names them, once.
         """
         if self._user.setdefault("thread", me := get_ident()) != me:
             raise _used_concurrently()
@@ -153,6 +154,8 @@ class Writer:
             if self._publication is None:
                 raise _closed("no samples can be added")
             pieces = self._columns.encode(sample, self._written)
+            if len(sample) > self._warn_above:
+                self._warn_above = self._columns.warn_of_others(sample)
             size = sum(map(len, pieces))
             if self._over_limit(size):
                 self._flush()

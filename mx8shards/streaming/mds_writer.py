@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -24,6 +25,7 @@ class _ReplacingWriter(Writer):
     def __init__(self, target: Target, **settings: Any) -> None:
         self._target = target
         super().__init__(target.out, **settings)
+        self._warn_above = math.inf  # Streaming ignores values without a column
 
     def _opened(self, open_publication: Callable[[], Publication]) -> Publication:
         self._target.empty()

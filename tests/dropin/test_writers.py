@@ -236,6 +236,12 @@ def test_exist_ok_replaces_the_local_part_of_a_pair(tmp_path: Path, bucket: str)
         assert [each["id"] for each in dataset] == [7]
 
 
+def test_values_without_a_column_are_left_out_silently_as_in_streaming(tmp_path: Path) -> None:
+    with ours.MDSWriter(out=str(tmp_path), columns={"x": "int"}) as writer:
+        writer.write({"x": 1, "y": 2})
+    assert list(ours.LocalDataset(str(tmp_path))) == [{"x": 1}]
+
+
 def test_nothing_is_published_if_the_block_raises(tmp_path: Path) -> None:
     writer = ours.MDSWriter(out=str(tmp_path / "data"), columns=COLUMNS)
     with pytest.raises(AttributeError), writer:

@@ -779,12 +779,22 @@ def test_an_invalid_value_is_an_error_that_names_sample_and_column_and_writing_c
         assert dataset.column("n").tolist() == [5, 5]
 
 
-def test_a_missing_column_is_an_error_and_extra_keys_are_ignored(tmp_path: Path) -> None:
+def test_a_missing_column_is_an_error_and_other_values_a_warning(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns={"a": "int", "b": "int"}) as writer:
         with pytest.raises(mx8.SchemaError, match=r"^sample 0, column 'b': expected a value, got none; .* 'a', 'c'"):
             writer.write({"a": 1, "c": 2})
-        writer.write({"a": 1, "b": 2, "c": 3})
-    assert list(mx8.Dataset(tmp_path / "data")) == [{"a": 1, "b": 2}]
+        with pytest.warns(UserWarning, match="^samples have 'c', 'd', which are not written: columns= does not name"):
+            writer.write({"a": 1, "b": 2, "d": 4, "c": 3})
+        writer.write({"a": 5, "b": 6, "c": 7})  # one warning is enough
+    assert list(mx8.Dataset(tmp_path / "data")) == [{"a": 1, "b": 2}, {"a": 5, "b": 6}]
+
+
+def test_a_warning_that_is_an_error_leaves_the_writer_as_it_was(tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path / "data", columns=ONE) as writer:
+        with pytest.raises(UserWarning, match="'y'"):
+            writer.write({"x": 1, "y": 2})
+        writer.write({"x": 3})
+    assert list(mx8.Dataset(tmp_path / "data")) == [{"x": 3}]
 
 
 @pytest.mark.parametrize("value", [7, True, np.int8(7), np.uint64(7), np.int64(-7)])
