@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from mx8shards.errors import SettingError, one_of, shown
+import numpy as np
+
+from mx8shards.errors import SettingError, one_of, shown, whole_number
 from mx8shards.streaming.abbreviated_numbers import bytes_to_int, number_abbrev_to_int
 from mx8shards.streaming.stream import Stream
 
@@ -19,14 +21,24 @@ _AHEAD_BATCHES = 8
 _AHEAD = 64
 
 
-def check_methods(sampling_method: str, sampling_granularity: int, batching_method: str, shuffle_seed: int) -> None:
+def check_methods(sampling_method: str, sampling_granularity: int, batching_method: str, shuffle_seed: Any) -> None:
     """SettingError for values that Streaming's constructor refuses, too. Others are found when an epoch is planned."""
     one_of("sampling_method", sampling_method, SAMPLING_METHODS)
     one_of("batching_method", batching_method, BATCHING_METHODS)
-    if sampling_granularity <= 0:
-        raise SettingError(subject="sampling_granularity", expected="above 0", found=shown(sampling_granularity))
-    if not 0 <= shuffle_seed < 1 << 63:  # a state has no room for a larger one
-        raise SettingError(subject="shuffle_seed", expected="at least 0, below 2**63", found=shown(shuffle_seed))
+    whole_number("sampling_granularity", sampling_granularity, 1)
+    if not isinstance(shuffle_seed, int | np.integer) or not 0 <= shuffle_seed < 1 << 63:  # a state holds no larger one
+        raise SettingError(subject="shuffle_seed", expected="an int from 0, below 2**63", found=shown(shuffle_seed))
+
+
+def listed(streams: Any) -> list[Stream]:
+    """The given streams as a list; SettingError for settings of streams that were not made Streams yet, as in YAML."""
+    is_one = isinstance(streams, (Stream, str, Mapping))
+    wrong = [streams] if is_one else [each for each in streams if not isinstance(each, Stream)]
+    if wrong:
+        hint = "Stream(**settings) makes one from a dict"
+        found = f"a {type(wrong[0]).__name__}" + ("" if is_one else " in it")
+        raise SettingError(subject="streams", expected="a list of Streams", found=found, hint=hint)
+    return list(streams)
 
 
 def samples_ahead(predownload: int | None, batch_size: int | None) -> int:

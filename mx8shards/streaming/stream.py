@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.disk import publish
-from mx8shards.errors import SettingError, shown
+from mx8shards.errors import SettingError, real_number, shown
 from mx8shards.format import compression as compressions
 from mx8shards.format.hashing import HASHES, hash_hex
 from mx8shards.order.mosaicml.stream_weights import StreamWeight, resolve_streams
@@ -72,8 +72,8 @@ class Stream:
                 setattr(self, name, getattr(self._weight, name))
         if download_retry is not None and download_retry < 0:
             raise SettingError(subject="download_retry", expected="at least 0", found=shown(download_retry))
-        if download_timeout is not None and download_timeout <= 0:
-            raise SettingError(subject="download_timeout", expected="above 0", found=shown(download_timeout))
+        if download_timeout is not None:
+            real_number("download_timeout", download_timeout, "a number above 0", lambda given: given > 0)
         self.download_retry: Any = download_retry
         self.download_timeout: Any = download_timeout
         self.validate_hash = validate_hash

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mx8shards.errors import FormatError, RemoteError, SettingError, shown
 from mx8shards.format.index import parse_index
 from mx8shards.shards.links import RemoteLink, is_url, parse_any
+from mx8shards.shards.not_found_hints import not_found_hint
 from mx8shards.shards.open_shard import ProvidedSnapshot, Shards
 from mx8shards.shards.providers import LocalFiles, Provider
 from mx8shards.shards.snapshots import INDEX, Snapshot, current, current_bytes, snapshot_id
@@ -52,7 +53,8 @@ def _open_stream(stream: Stream, cache_limit: Limit | None, *, allow_unsafe_type
     remote = stream.source
     if remote is None and not (stream.directory / INDEX).exists():
         message = f"no `remote` is given, and there is no local {INDEX}"
-        raise MissingIndexError(message, subject=str(stream.directory))
+        hint = not_found_hint(stream.directory)
+        raise MissingIndexError(message, subject=str(stream.directory), hint=hint)
     try:
         opened = _local(stream) if remote is None or is_complete(stream.directory) else _mirror(stream, cache_limit)
     except (FormatError, SettingError):

@@ -19,6 +19,9 @@ class StreamingDataLoader(DataLoader[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.num_samples_yielded = 0
+        if isinstance(self.dataset, StreamingDataset):
+            # Lightning restores no loader that was saved at the end of an epoch, but sets the epoch of its sampler.
+            vars(self.sampler)["set_epoch"] = self.dataset.set_epoch
 
     def _get_batch_size(self, batch: Any) -> int:
         """The number of samples of a batch. Subclasses override it for batches of another form."""
@@ -41,6 +44,15 @@ class StreamingDataLoader(DataLoader[Any]):
             return None
         samples = self.num_samples_yielded * World.detect().num_ranks // (self.dataset.replication or 1)
         return self.dataset.state_dict(samples, from_beginning=False)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration this epoch, as `StreamingDataset.set_epoch` does.
+
+        Args:
+            epoch: Its number, from 0.
+        """
+        if isinstance(self.dataset, StreamingDataset):
+            self.dataset.set_epoch(epoch)
 
     def load_state_dict(self, obj: Mapping[str, Any]) -> None:
         """Resume from a state.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from math import ceil
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import IterableDataset
 
-from mx8shards.errors import SettingError
+from mx8shards.errors import SettingError, whole_number
 from mx8shards.order.mosaicml.epoch_plan import EpochPlan, plan_epoch
 from mx8shards.order.mosaicml.epoch_settings import EpochSettings, default_block_size, default_canonical_nodes
 from mx8shards.order.mosaicml.resampling import resampled
@@ -24,6 +25,7 @@ from mx8shards.streaming.iteration_settings import (
     check_limit,
     check_methods,
     limit_of,
+    listed,
     samples_ahead,
     samples_per_epoch,
 )
@@ -129,12 +131,14 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
             setattr(self, name, arguments[name])
         self.predownload = samples_ahead(predownload, batch_size)
         default = {name: arguments[name] for name in _OF_STREAMS}
-        if streams is None or not streams:
+        if streams:
+            streams = listed(streams)
+        else:
             streams = [made_stream(stream_name, {**(stream_config or {}), "remote": remote, "local": local, **default})]
         for stream in streams:
             stream.apply_default(default)
         Stream.validate_weights(streams)
-        self._open(list(streams), samples_per_epoch(epoch_size))
+        self._open(streams, samples_per_epoch(epoch_size))
 
     def _open(self, streams: list[Stream], epoch_size: int | None) -> None:
         """Open the streams, and set what follows from their indices."""
@@ -243,6 +247,18 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
 
     # state ------------------------------------------------------------------------------------------------------
 
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration this epoch, from its beginning. Trainers of Hugging Face call it before each epoch.
+
+        Like a state of an earlier epoch, an epoch that is not later than that of the next iteration changes nothing.
+        So the position stays if the next iteration is the rest of this epoch, after `load_state_dict`.
+
+        Args:
+            epoch: Its number, from 0.
+        """
+        if whole_number("epoch", epoch, 0) > self._resume_point.upcoming()[0]:
+            self._resume_point.begin(epoch)
+
     @property
     def next_epoch(self) -> int:
         """The epoch of the next iteration, unless a state was loaded."""
@@ -305,7 +321,7 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         """A Loader of mx8shards: whole batches of the same samples in the same order, from where a state was loaded.
 
         Its batches are those of a DataLoader without workers, and with `drop_last` where an epoch ends with a part of a
-        batch only. Its epochs are counted, and its state is saved, by itself.
+        batch only. Its epochs are counted, and its state is saved, by itself. It calls no `__getitem__` of a subclass.
 
         Args:
             settings: Arguments of `mx8shards.Loader` other than those that follow from this dataset, such as `columns`,
@@ -313,6 +329,9 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         """
         from mx8shards.streaming.native_loader import loader_batch_size, native_loader  # it imports much
 
+        if self._is_overridden and not (settings.get("transform") or settings.get("decode")):
+            message = f"a Loader reads columns as they are stored, and calls no __getitem__ of {type(self).__name__}"
+            warnings.warn(f"{message}: transform= takes a function of whole batches", stacklevel=2)
         begin = self._upcoming()
         return native_loader(
             self._samples,

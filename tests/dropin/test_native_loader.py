@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
+import mx8shards as mx8
 from mx8shards.streaming import JSONWriter, Stream, StreamingDataset
 from tests.dropin.conftest import sample, write
 
@@ -54,6 +55,24 @@ def test_values_are_those_of_the_samples(numbers: Path) -> None:
 def test_settings_that_the_dataset_decides_are_refused(settings: dict[str, Any], numbers: Path) -> None:
     with pytest.raises(ValueError, match=r"loader|batch_size"):
         make(numbers).loader(**settings)
+
+
+class Texts(StreamingDataset):
+    def __getitem__(self, at: Any) -> Any:
+        return super().__getitem__(at)["text"]
+
+
+def test_a_loader_of_a_subclass_warns_that_it_calls_no_getitem(numbers: Path) -> None:
+    dataset = Texts(local=str(numbers / "a"), batch_size=8)
+    with pytest.warns(UserWarning, match="calls no __getitem__ of Texts: transform="):
+        dataset.loader(columns=["text"]).close()
+    with dataset.loader(columns=["text"], transform=lambda batch: list(batch["text"])) as loader:
+        assert next(iter(loader)) == [sample(i)["text"] for i in range(8)]
+
+
+def test_a_loader_of_a_streaming_dataset_is_made_by_its_method(numbers: Path) -> None:
+    with pytest.raises(mx8.SettingError, match=r"got a StreamingDataset \(dataset.loader\(…\) makes"):
+        mx8.Loader(make(numbers), batch_size=8)  # type: ignore[arg-type]
 
 
 def test_a_loader_needs_shards_of_mds(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, RandomSampler, Subset
 
+from mx8shards.errors import ShardsError
 from mx8shards.streaming import LocalDataset, MDSWriter, Stream, StreamingDataLoader, StreamingDataset
 from mx8shards.streaming.base.array import Array
 from mx8shards.streaming.base.compression import decompress
@@ -216,6 +217,30 @@ def test_remote_may_be_the_local_directory(numbers: Path) -> None:
     found = [each["id"] for each in dataset]
     assert sum(i >= 1000 for i in found) == 60
     assert len(found) == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"streams": {"web": {"local": "a"}}},
+            r"streams: expected a list of Streams, got a dict .Stream.\*\*settings",
+        ),
+        ({"streams": [{"local": "a"}]}, "streams: expected a list of Streams, got a dict in it"),
+        ({"streams": Stream(local="a")}, "streams: expected a list of Streams, got a Stream"),
+        ({"local": "a", "shuffle_seed": "17"}, "shuffle_seed: expected an int from 0, below .*, got '17'"),
+        ({"local": "a", "download_timeout": "60"}, "download_timeout: expected a number above 0, got '60'"),
+        ({"local": "."}, "no local index.json .there are datasets below: .*numbers.*a and .*b"),
+        ({"local": ".", "split": "c"}, "no local index.json .there is no .*c"),
+        ({"local": "a/index.json"}, "no local index.json .give the dataset's directory"),
+    ],
+)
+def test_mistakes_of_a_config_are_errors_that_say_what_helps(
+    settings: dict[str, Any], words: str, numbers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(numbers)
+    with pytest.raises(ShardsError, match=words):
+        StreamingDataset(**settings)
 
 
 def test_settings_are_passed_through_by_keyword(numbers: Path) -> None:
