@@ -9,7 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from mx8shards.errors import SettingError, whole_number
 from mx8shards.order.mosaicml.epoch_plan import EpochPlan, plan_epoch
@@ -178,6 +178,8 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         """The samples of the next epoch for this worker, from where a loaded state ended."""
+        if get_worker_info() is None:
+            self._unique_rank_world.warn_if_late()
         epoch, resumed = self._resume_point.start()
         world = self._parallel_rank_world.detect_workers()
         self._resume(resumed)
@@ -196,6 +198,7 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
 
         Returns a function that begins to make the plan of the iteration after that, to be called after the fork.
         """
+        self._unique_rank_world.warn_if_late()
         epoch, sample_in_epoch = self._upcoming()
         world = self._parallel_rank_world.with_workers(workers)
         size = self.batch_size or batch_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, Self
 
 from mx8shards.loading.planning.machine import distributed_group, worker_share
@@ -70,6 +71,17 @@ class World:
         ranks_per_node = get_local_world_size()
         nodes = get_world_size() // ranks_per_node
         return cls(nodes, ranks_per_node, 1, get_rank()).detect_workers()
+
+    def warn_if_late(self) -> None:
+        """Warn if this process has become another rank since: its dataset was made before the ranks were known."""
+        now = type(self).detect()
+        if (now.rank, now.num_ranks) != (self.rank, self.num_ranks):
+            message = (
+                f"a dataset that was made for rank {self.rank} of {self.num_ranks} is iterated in rank {now.rank} of "
+                f"{now.num_ranks}, so ranks may read the same samples: make it when torch.distributed is initialized, "
+                "with Lightning in `train_dataloader`"
+            )
+            warnings.warn(message, stacklevel=3)
 
     def to_json(self) -> dict[str, Any]:
         """All attributes."""

@@ -50,6 +50,19 @@ def test_each_iteration_is_the_next_epoch_in_all_workers(persistent: bool, batch
     assert dataset.next_epoch == 3
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataset_that_was_made_before_ranks_were_known_warns(
+    workers: int, numbers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = StreamingDataset(local=str(numbers / "a"), batch_size=8)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.warns(UserWarning, match="made for rank 0 of 1 is iterated in rank 1 of 2, so ranks may read the same"):
+        assert len(ids(loader(dataset, workers))) == 38
+    in_time = StreamingDataset(local=str(numbers / "a"), batch_size=8)
+    assert len(ids(loader(in_time, workers))) == 19  # and no warning, which would be an error
+
+
 @pytest.mark.parametrize("workers", [0, 1, 8])
 def test_batches_follow_the_dataloader_without_a_batch_size(workers: int, numbers: Path) -> None:
     dataset = StreamingDataset(local=str(numbers / "a"))
@@ -287,7 +300,7 @@ def test_a_bad_state_is_an_error_and_changes_nothing(change: Any, error: str, nu
 def test_a_seed_that_no_state_has_room_for_is_an_error(numbers: Path) -> None:
     dataset = StreamingDataset(local=str(numbers / "a"), batch_size=4, shuffle=True, shuffle_seed=(1 << 63) - 1)
     dataset.load_state_dict(dataset.state_dict(296, True))
-    with pytest.raises(SettingError, match="shuffle_seed: expected at least 0, below"):
+    with pytest.raises(SettingError, match="shuffle_seed: expected an int from 0, below"):
         StreamingDataset(local=str(numbers / "a"), batch_size=4, shuffle_seed=1 << 63)
 
 
