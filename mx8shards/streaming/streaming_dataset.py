@@ -184,7 +184,7 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         world = self._parallel_rank_world.detect_workers()
         self._resume(resumed)
         sample_in_epoch = resumed.sample_in_epoch if resumed else 0
-        batch_size = self.batch_size or batch_size_of_dataloader() or 1
+        batch_size = (batch_size_of_dataloader() or 1) if self.batch_size is None else self.batch_size
         of_rank, _ = self._planned(world, epoch, sample_in_epoch, batch_size, of_rank=True)
         plan = self._ahead.shared(of_rank)
         if plan is None:
@@ -201,7 +201,7 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         self._unique_rank_world.warn_if_late()
         epoch, sample_in_epoch = self._upcoming()
         world = self._parallel_rank_world.with_workers(workers)
-        size = self.batch_size or batch_size
+        size = batch_size if self.batch_size is None else self.batch_size
         self._ahead.share(*self._planned(world, epoch, sample_in_epoch, size, of_rank=True))
         following = self._planned(world, epoch + 1, 0, size, of_rank=True)
         return partial(self._ahead.begin, self.epoch_size, *following)

@@ -230,6 +230,7 @@ def test_remote_may_be_the_local_directory(numbers: Path) -> None:
         ({"streams": Stream(local="a")}, "streams: expected a list of Streams, got a Stream"),
         ({"local": "a", "shuffle_seed": "17"}, "shuffle_seed: expected an int from 0, below .*, got '17'"),
         ({"local": "a", "download_timeout": "60"}, "download_timeout: expected a number above 0, got '60'"),
+        ({"local": "a", "batch_size": 0}, "batch_size: expected an int from 1 to .*, got 0"),
         ({"local": "."}, "no local index.json .there are datasets below: .*numbers.*a and .*b"),
         ({"local": ".", "split": "c"}, "no local index.json .there is no .*c"),
         ({"local": "a/index.json"}, "no local index.json .give the dataset's directory"),
@@ -240,7 +241,7 @@ def test_mistakes_of_a_config_are_errors_that_say_what_helps(
 ) -> None:
     monkeypatch.chdir(numbers)
     with pytest.raises(ShardsError, match=words):
-        StreamingDataset(**settings)
+        list(StreamingDataset(**settings))
 
 
 def test_settings_are_passed_through_by_keyword(numbers: Path) -> None:
