@@ -33,6 +33,7 @@ from mx8shards.streaming.loader_batch import batch_size_of_dataloader
 from mx8shards.streaming.plan_ahead import MOST_SENT, PlanAhead
 from mx8shards.streaming.plan_before_fork import plan_before_spawn, share_plans
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
+from mx8shards.streaming.shuffle_window import shuffle_window, warn_of_small_limit
 from mx8shards.streaming.stream import Stream
 from mx8shards.streaming.stream_opening import open_streams
 from mx8shards.streaming.streams_registry import made_stream
@@ -153,11 +154,18 @@ class StreamingDataset(StreamFacts, IterableDataset[Any]):
         _require_samples(self._samples, streams)
         if limit:
             check_limit(limit, streams, opened)
+            self._warn_of_small_limit(limit)
         counts = self._samples.samples_per_stream
         self.epoch_size = Stream.apply_weights(streams, counts, epoch_size, self.shuffle_seed)
         self.length = ceil(self.epoch_size / self._parallel_rank_world.num_ranks)
         self._resume_point = ResumePoint()
         self._ahead = PlanAhead()
+
+    def _warn_of_small_limit(self, limit: int) -> None:
+        if self.shuffle and self._unique_rank_world.is_local_leader:
+            nodes = self._parallel_rank_world.num_nodes
+            window = shuffle_window(self.shuffle_algo, self.num_canonical_nodes, self.shuffle_block_size, nodes)
+            warn_of_small_limit(limit, self._samples.limited, self.samples_per_shard, window, nodes)
 
     def __len__(self) -> int:
         """The number of samples of an epoch for one rank."""

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,36 @@ def test_workers_of_a_dataloader_share_the_limit(source: Path, tmp_path: Path) -
         found = [i for batch in DataLoader(data, batch_size=4, num_workers=2, collate_fn=ids_of) for i in batch]
         assert sorted(found) == list(range(800))
         assert copies(tmp_path / "cache") <= limit
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"shuffle": True}, r"at a time, .* shuffle_block_size=3[34]\d\)"),
+        ({"shuffle": True, "shuffle_algo": "naive"}, r"at a time, .* .raise the limit\)"),
+        ({"shuffle": True, "shuffle_block_size": 600}, r"shuffle_block_size=3[34]\d\)"),
+        ({"shuffle": True, "shuffle_block_size": 100}, None),
+        ({"shuffle": True, "shuffle_algo": "py1s", "num_canonical_nodes": 2}, None),
+        ({"shuffle": True, "shuffle_algo": "py1s", "num_canonical_nodes": 10}, r"at a time, .* .raise the limit\)"),
+        ({"shuffle": False}, None),
+    ],
+)
+def test_a_limit_below_what_a_shuffle_draws_from_is_logged(
+    settings: dict[str, Any], words: str | None, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole(source, tmp_path / "cache", 8 * largest(source), **settings)
+    assert bool(words) == bool(caplog.messages)
+    assert re.search(words or "", "".join(caplog.messages))
+
+
+@pytest.mark.parametrize("block", [100, 600])
+def test_shards_are_fetched_several_times_exactly_if_that_was_logged(
+    block: int, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = whole(source, tmp_path / "cache", 8 * largest(source), shuffle=True, shuffle_block_size=block)
+    assert len(list(islice(dataset, 200))) == 200
+    provider = dataset._samples.streams[0].shards.provider_of(0)  # type: ignore[union-attr]
+    assert (provider.fetched.shards > dataset.num_shards) == bool(caplog.messages) == (block == 600)
 
 
 AT_EXIT = """
