@@ -224,7 +224,7 @@ class Clips(Stage):
             way = partial(direct_decoding.decode_and_crop, sweep.stream, origin=origin, crops=crops, **common)
 
         def decode(parts: list[Stretch]) -> tuple[Decoded, Ints]:
-            with self._reader.room(2 * sum(part.nbytes for part in parts)):  # the kernel gets a copy
+            with self._reader.room(sum(part.nbytes for part in parts)):
                 return way(parts)
 
         return decode

@@ -75,14 +75,20 @@ def decode_and_crop(
 
 def _decode(part: Stretch, source: Any, origin: Origin, crops: Crops, tally: Any) -> Iterator[int]:
     """Decode one stretch, and tell after some packets how that ended. Only frames that are wanted of it are cropped."""
-    packets = np.empty(len(part.packets), clip_decoding.PACKET)
-    packets["number"], packets["position"], packets["size"] = part.packets, part.position, part.size
-    packets["keyframe"] = part.keyframe
     first, last = np.searchsorted(crops.places["packet"], (part.wanted[0], part.wanted[-1] + 1))
     cropping = *crops[:-1], crops.places[first:last], tally
-    for begin in range(0, len(packets), _PACKETS_AT_ONCE):
-        some, ends = packets[begin : begin + _PACKETS_AT_ONCE], begin + _PACKETS_AT_ONCE >= len(packets)
-        yield int(clip_decoding.decode_packets(source, origin.shards, origin.row, some, ends, *cropping))
+    for begin in range(0, len(part.packets), _PACKETS_AT_ONCE):
+        packets, ends = _packets(part, begin), begin + _PACKETS_AT_ONCE >= len(part.packets)
+        yield int(clip_decoding.decode_packets(source, origin.shards, origin.row, packets, ends, *cropping))
+
+
+def _packets(part: Stretch, begin: int) -> Array:
+    """The packets from this one on, of one call."""
+    some = slice(begin, begin + _PACKETS_AT_ONCE)
+    packets = np.empty(len(part.packets[some]), clip_decoding.PACKET)
+    packets["number"], packets["position"], packets["size"] = part.packets[some], part.position[some], part.size[some]
+    packets["keyframe"] = part.keyframe[some]
+    return packets
 
 
 def _source(facts: VideoFacts, decoder: libavcodec.Decoder, origin: Origin) -> Any:
