@@ -19,7 +19,7 @@ from mx8shards.format.packet_index import CODECS, PacketIndex, VideoFacts
 from mx8shards.media.containers import codec_name, opened, pyav_errors
 from mx8shards.media.packet_plan import Ints, Stretch, from_start, stretches
 from mx8shards.media.video_colour import FORMATS
-from mx8shards.media.video_decoders import Decoders, check_wanted, most_pixels, never
+from mx8shards.media.video_decoders import Decoders, most_pixels, never
 from mx8shards.media.video_memory import CodecParameters, Described, decoder_bytes
 
 Bytes = npt.NDArray[np.uint8]
@@ -102,7 +102,7 @@ def decode_stretches(
     """Decode the wanted frames of these stretches; counts, and the wanted packets that gave no good frame.
 
     If there are any, a keyframe may not start decoding, although its index says so: decode them with `from_start`.
-    `is_stopped` says whether frames are not wanted any more, which ends waiting and decoding with a LoaderError.
+    `is_stopped` says whether frames are not wanted any more, which ends a wait for decoders with a LoaderError.
     """
     counts = Decoded()
     missing: list[int] = []
@@ -110,7 +110,7 @@ def decode_stretches(
         for part in parts:
             counts.packets_fed += len(part.packets)
             awaited = set(part.wanted.tolist())
-            for frame in _decoded(stream, part, copy, context, is_stopped):
+            for frame in _decoded(stream, part, copy, context):
                 counts.frames += 1
                 if frame.pts in awaited and not frame.is_corrupt:
                     take(frame.pts, planes_of(frame, stream))
@@ -132,9 +132,7 @@ def decoder_errors() -> Iterator[None]:
         raise DecodeError(f"FFmpeg failed: {error}", reason="backend") from None
 
 
-def _decoded(
-    stream: CodecParameters, part: Stretch, copy: Copy, context: Any, is_stopped: Callable[[], bool]
-) -> Iterator[Any]:
+def _decoded(stream: CodecParameters, part: Stretch, copy: Copy, context: Any) -> Iterator[Any]:
     """The frames of these packets in the order in which the decoder gives them."""
     new_packet = require("av", "video").Packet
     context.flush_buffers()
@@ -142,7 +140,6 @@ def _decoded(
     columns = part.packets, part.position, part.size, part.keyframe
     with pyav_errors():  # once for all packets: for each of them, it would take a twentieth of the time
         for number, begin, size, keyframe in zip(*(column.tolist() for column in columns), strict=True):
-            check_wanted(is_stopped)
             packet = new_packet(size)
             if not copy(begin, size, packet.buffer_ptr):
                 raise unreadable()
@@ -171,7 +168,6 @@ def decode_container(
     counts = Decoded()
     with decoders.memory(decoder_bytes(stream), is_stopped), closing(_demuxed(stream, sizes, payload)) as frames:
         for number, frame in frames:
-            check_wanted(is_stopped)
             counts.frames += 1
             if number in awaited:
                 take(number, planes_of(frame, stream))
