@@ -37,8 +37,10 @@ def sparse_shards(shards: Shards, view: View, epochs: float = 1.0, *, needs_whol
     needed = epochs * np.minimum(means, gops + blocks)  # of each position
     enough = (sizes - blocks) / np.maximum(_PART * needed, 1)  # positions in a shard that is not sparse
     few, counts = _few_positions(shards, view, enough)
-    saved = np.where(counts > 0, sizes - needed * counts, 0.0)
-    sparse = with_cheap_digests((blocks > 0) & few, saved, shards.digest_bytes)
+    sparse: Bools = (blocks > 0) & few
+    if not shards.limited:  # a cache with a limit may have no room for whole shards
+        saved = np.where(counts > 0, sizes - needed * counts, 0.0)
+        sparse = with_cheap_digests(sparse, saved, shards.digest_bytes)
     return sparse if sparse.any() else None
 
 
