@@ -7,6 +7,7 @@ the others. Both give equal frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from mx8shards.kernels import clip_decoding, libavcodec
 from mx8shards.media.packet_plan import Ints, Stretch
 from mx8shards.media.video_colour import FORMATS
 from mx8shards.media.video_decoders import Decoders, check_wanted, decoder_name, never, open_options
-from mx8shards.media.video_decoding import Decoded, decoder_errors, other_frame, reversed_rows, unreadable
+from mx8shards.media.video_decoding import ENOUGH_ROOM, Decoded, decoder_errors, other_frame, reversed_rows, unreadable
 from mx8shards.media.video_memory import CodecParameters, Described
 
 Array = npt.NDArray[Any]
@@ -58,10 +59,14 @@ def decode_and_crop(
     crops: Crops,
     decoders: Decoders,
     is_stopped: Callable[[], bool] = never,
+    room: AbstractContextManager[None] = ENOUGH_ROOM,
 ) -> tuple[Decoded, Ints]:
-    """Decode stretches and crop their wanted frames; counts, and the wanted packets that gave no good frame."""
+    """Decode stretches and crop their wanted frames; counts, and the wanted packets that gave no good frame.
+
+    `is_stopped` and `room`: see `decode_stretches`.
+    """
     tally: Any = np.zeros(1, clip_decoding.TALLY)
-    with decoder_errors(), decoders.decoder(stream, is_stopped, _opened) as decoder:
+    with decoder_errors(), decoders.decoder(stream, is_stopped, _opened) as decoder, room:
         source = _source(stream.facts, decoder, origin)
         for k, part in enumerate(parts):
             if k:
