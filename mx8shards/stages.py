@@ -54,7 +54,7 @@ class Work(Protocol):
     `parts` are further spans that will be read, with the rows that they belong to: a stage that needs several parts of
     a payload makes its span empty, and adds them here.
     `extras` are the arrays that the view adds to the rows by name, such as the occurrence of a repeated sample.
-    `is_stopped` says whether the batch is not wanted any more, so that a stage which waits for something can end.
+    `is_stopped` says whether the batch is not wanted any more, so that a stage which waits or works long can end.
     """
 
     rows: Array

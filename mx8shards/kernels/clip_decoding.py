@@ -1,4 +1,4 @@
-"""How are the packets of a stretch of video decoded, and the wanted frames cropped into a batch, in one call?
+"""How are the packets of a stretch of video decoded, and the wanted frames cropped into a batch, in few calls?
 
 Frames are cropped as soon as they are decoded, from the decoder's own memory.
 """
@@ -55,7 +55,7 @@ TALLY = np.dtype(
     [("packets", "i8"), ("frames", "i8"), ("box", "i8"), ("width", "i8"), ("height", "i8"), ("format", "i8")]
 )
 
-# What `decode_stretch` returns, if not an error of FFmpeg, which is below 0.
+# What `decode_packets` returns, if not an error of FFmpeg, which is below 0.
 DONE, UNREADABLE, OTHER_FRAME, UPSIDE_DOWN = 0, 1, 2, 3
 
 _AGAIN = -errno.EAGAIN
@@ -69,6 +69,7 @@ _PLACES, _TABLE = array(PLACE), array(np.uint32, 2)
     array(SHARD),
     record(ROW),
     array(PACKET),
+    BOOL,
     record(FRAME),
     array(BOX),
     record(WRITING),
@@ -77,11 +78,12 @@ _PLACES, _TABLE = array(PLACE), array(np.uint32, 2)
     _PLACES,
     record(TALLY),
 )
-def decode_stretch(
+def decode_packets(
     source: Record,
     shards: Array,
     row: Record,
     packets: Array,
+    ends: Any,
     frame: Record,
     boxes: Array,
     writing: Record,
@@ -90,15 +92,15 @@ def decode_stretch(
     places: Array,
     tally: Record,
 ) -> Any:
-    """Decode packets, of which the first is a keyframe, and crop the frames that have places. Returns how it ended.
+    """Decode the next packets of a stretch, and crop the frames that have places. Returns how it ended.
 
-    The decoder is new or was reset.
+    The first packet that a new decoder gets, or one that was reset, is a keyframe. `ends`: no packets follow.
     Places that are done keep their frames. Of several frames of one packet the first one counts; damaged frames are
     left out. `scratch` has `crop_bytes`.
     """
     _store_int32(source["decoder"] + np.uint64(libavcodec.CONTEXT_REORDER), source["reorder"])
     tally["box"] = -1
-    for k in range(len(packets) + 1):
+    for k in range(len(packets) + (1 if ends else 0)):
         if k == len(packets):
             status = libavcodec.send_packet(source["decoder"], np.uint64(0))
         else:

@@ -197,8 +197,8 @@ class Clips(Stage):
             payload = self._payload(work, sweep)
             take, wanted = sweep.taken_by(painter), sweep.packets()
             sizes = self._reader.copied(work, sweep.row, lambda index: index.size.copy())
-            with self._reader.room(sizes.nbytes):
-                return decode_container(sweep.stream, sizes, payload, wanted, self._decoders, take, work.is_stopped)
+            room = self._reader.room(sizes.nbytes)
+            return decode_container(sweep.stream, sizes, payload, wanted, self._decoders, take, work.is_stopped, room)
         decode = self._way(work, sweep, painter)
         wanted = sweep.packets()
         counts, missing = decode(
@@ -224,8 +224,7 @@ class Clips(Stage):
             way = partial(direct_decoding.decode_and_crop, sweep.stream, origin=origin, crops=crops, **common)
 
         def decode(parts: list[Stretch]) -> tuple[Decoded, Ints]:
-            with self._reader.room(2 * sum(part.nbytes for part in parts)):  # the kernel gets a copy
-                return way(parts)
+            return way(parts, room=self._reader.room(sum(part.nbytes for part in parts)))
 
         return decode
 

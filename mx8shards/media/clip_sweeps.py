@@ -24,6 +24,7 @@ from mx8shards.media.clip_counts import ClipCounts, class_of
 from mx8shards.media.clip_painting import ClipPainter, Place
 from mx8shards.media.index_reading import Indices
 from mx8shards.media.packet_plan import Ints, Stretch, merged_spans, reach, stretches
+from mx8shards.media.video_decoders import check_wanted
 from mx8shards.media.video_decoding import Copy, TakeFrame
 from mx8shards.media.video_memory import CodecParameters
 from mx8shards.stages import ClipColumns, DecoderContext, Work
@@ -177,9 +178,13 @@ def need_parts(work: Work, payloads: Array, needed: Mapping[int, list[Span]]) ->
 
 
 def copier(work: Work, row: int, begin: int, size: int) -> Copy:
-    """The function that copies parts of the payload of a row to an address."""
+    """The function that copies parts of the payload of a row to an address.
+
+    LoaderError if the batch is not wanted any more: whatever reads a long payload ends soon then.
+    """
 
     def copy(at: int, count: int, to: int) -> bool:
+        check_wanted(work.is_stopped)
         inside = 0 <= at <= at + count <= size
         return inside and bool(copy_payload(work.shards, work.rows[row], begin + at, count, to))
 

@@ -1,4 +1,4 @@
-"""How does one kernel call per stretch decode and crop the frames of clips, without PyAV's calls for each packet?
+"""How do a few kernel calls decode and crop the frames of clips, without PyAV's calls for each packet?
 
 Only for videos whose packets are parts of the payload, and with a libavcodec that kernels know; `video_decoding` does
 the others. Both give equal frames.
@@ -6,7 +6,8 @@ the others. Both give equal frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +18,13 @@ from mx8shards.format.packet_index import VideoFacts
 from mx8shards.kernels import clip_decoding, libavcodec
 from mx8shards.media.packet_plan import Ints, Stretch
 from mx8shards.media.video_colour import FORMATS
-from mx8shards.media.video_decoders import Decoders, decoder_name, never, open_options
-from mx8shards.media.video_decoding import Decoded, decoder_errors, other_frame, reversed_rows, unreadable
+from mx8shards.media.video_decoders import Decoders, check_wanted, decoder_name, never, open_options
+from mx8shards.media.video_decoding import ENOUGH_ROOM, Decoded, decoder_errors, other_frame, reversed_rows, unreadable
 from mx8shards.media.video_memory import CodecParameters, Described
 
 Array = npt.NDArray[Any]
+
+_PACKETS_AT_ONCE = 16  # of a kernel call, which cannot be stopped: half a second of 4K
 
 
 class Origin(NamedTuple):
@@ -56,27 +59,41 @@ def decode_and_crop(
     crops: Crops,
     decoders: Decoders,
     is_stopped: Callable[[], bool] = never,
+    room: AbstractContextManager[None] = ENOUGH_ROOM,
 ) -> tuple[Decoded, Ints]:
-    """Decode stretches and crop their wanted frames; counts, and the wanted packets that gave no good frame."""
+    """Decode stretches and crop their wanted frames; counts, and the wanted packets that gave no good frame.
+
+    `is_stopped` and `room`: see `decode_stretches`.
+    """
     tally: Any = np.zeros(1, clip_decoding.TALLY)
-    with decoder_errors(), decoders.decoder(stream, is_stopped, _opened) as decoder:
+    with decoder_errors(), decoders.decoder(stream, is_stopped, _opened) as decoder, room:
         source = _source(stream.facts, decoder, origin)
         for k, part in enumerate(parts):
             if k:
                 decoder.flush_buffers()
-            _check(_decode(part, source, origin, crops, tally[0]), stream.facts, tally[0])
+            for status in _decode(part, source, origin, crops, tally[0]):
+                _check(status, stream.facts, tally[0])
+                check_wanted(is_stopped)
     missing: Ints = np.unique(crops.places["packet"][crops.places["done"] == 0])
     return Decoded(int(tally["packets"][0]), int(tally["frames"][0])), missing
 
 
-def _decode(part: Stretch, source: Any, origin: Origin, crops: Crops, tally: Any) -> int:
-    """Decode one stretch. Only frames that are wanted of it are cropped."""
-    packets = np.empty(len(part.packets), clip_decoding.PACKET)
-    packets["number"], packets["position"], packets["size"] = part.packets, part.position, part.size
-    packets["keyframe"] = part.keyframe
+def _decode(part: Stretch, source: Any, origin: Origin, crops: Crops, tally: Any) -> Iterator[int]:
+    """Decode one stretch, and tell after some packets how that ended. Only frames that are wanted of it are cropped."""
     first, last = np.searchsorted(crops.places["packet"], (part.wanted[0], part.wanted[-1] + 1))
-    places = crops.places[first:last]
-    return int(clip_decoding.decode_stretch(source, origin.shards, origin.row, packets, *crops[:-1], places, tally))
+    cropping = *crops[:-1], crops.places[first:last], tally
+    for begin in range(0, len(part.packets), _PACKETS_AT_ONCE):
+        packets, ends = _packets(part, begin), begin + _PACKETS_AT_ONCE >= len(part.packets)
+        yield int(clip_decoding.decode_packets(source, origin.shards, origin.row, packets, ends, *cropping))
+
+
+def _packets(part: Stretch, begin: int) -> Array:
+    """The packets from this one on, of one call."""
+    some = slice(begin, begin + _PACKETS_AT_ONCE)
+    packets = np.empty(len(part.packets[some]), clip_decoding.PACKET)
+    packets["number"], packets["position"], packets["size"] = part.packets[some], part.position[some], part.size[some]
+    packets["keyframe"] = part.keyframe[some]
+    return packets
 
 
 def _source(facts: VideoFacts, decoder: libavcodec.Decoder, origin: Origin) -> Any:

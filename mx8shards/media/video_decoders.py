@@ -21,8 +21,14 @@ _POLL_S = 0.1  # interval at which a thread that waits for memory checks whether
 
 
 def never() -> bool:
-    """The default of `is_stopped`: nothing stops the wait."""
+    """The default of `is_stopped`: nothing stops it."""
     return False
+
+
+def check_wanted(is_stopped: Callable[[], bool]) -> None:
+    """LoaderError if the batch is not wanted any more."""
+    if is_stopped():
+        raise LoaderError("the run was stopped")
 
 
 # Opens a decoder for a video: of PyAV, or one that kernels call.
@@ -130,8 +136,7 @@ class Decoders:
                 if self._used_bytes + size_bytes <= self.most_bytes:
                     self._used_bytes += size_bytes
                     return None
-                if is_stopped():
-                    raise LoaderError("the run was stopped")
+                check_wanted(is_stopped)
                 self._wait_for_change(size_bytes)
 
     def _wait_for_change(self, size_bytes: int) -> None:

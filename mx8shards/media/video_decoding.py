@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +30,8 @@ Copy = Callable[[int, int, int], bool]
 
 # Takes the number of a packet and the planes of its frame.
 TakeFrame = Callable[[int, Planes], None]
+
+ENOUGH_ROOM = nullcontext()
 
 _NO_ROWS = np.zeros((0, 1), np.uint8)
 
@@ -98,15 +100,17 @@ def decode_stretches(
     decoders: Decoders,
     take: TakeFrame,
     is_stopped: Callable[[], bool] = never,
+    room: AbstractContextManager[None] = ENOUGH_ROOM,
 ) -> tuple[Decoded, Ints]:
     """Decode the wanted frames of these stretches; counts, and the wanted packets that gave no good frame.
 
     If there are any, a keyframe may not start decoding, although its index says so: decode them with `from_start`.
     `is_stopped` says whether frames are not wanted any more, which ends a wait for decoders with a LoaderError.
+    `room` is the memory of the stretches: its lock is taken last, as a crop may need it while the decoder is held.
     """
     counts = Decoded()
     missing: list[int] = []
-    with decoder_errors(), decoders.decoder(stream, is_stopped) as context:
+    with decoder_errors(), decoders.decoder(stream, is_stopped) as context, room:
         for part in parts:
             counts.packets_fed += len(part.packets)
             awaited = set(part.wanted.tolist())
@@ -159,14 +163,16 @@ def decode_container(
     decoders: Decoders,
     take: TakeFrame,
     is_stopped: Callable[[], bool] = never,
+    room: AbstractContextManager[None] = ENOUGH_ROOM,
 ) -> tuple[Decoded, Ints]:
     """Decode in the order of the container up to the last wanted frame: for containers whose packets are not slices.
 
-    `sizes` are those of all packets. Returns what `decode_stretches` does.
+    `sizes` are those of all packets, and `room` is their memory. Returns what `decode_stretches` does.
     """
     awaited = set(wanted.tolist())
     counts = Decoded()
-    with decoders.memory(decoder_bytes(stream), is_stopped), closing(_demuxed(stream, sizes, payload)) as frames:
+    reserved = decoders.memory(decoder_bytes(stream), is_stopped)
+    with reserved, room, closing(_demuxed(stream, sizes, payload)) as frames:
         for number, frame in frames:
             counts.frames += 1
             if number in awaited:

@@ -155,6 +155,16 @@ class Shards:
                 found[first : first + index.shards][packed[index.kind]] = 0
         return found
 
+    @property
+    def digest_bytes(self) -> list[tuple[slice, int]]:
+        """The size of each side-car with digests of blocks, and the shards that it covers."""
+        return [
+            (slice(first + sidecar.start, first + sidecar.stop), sidecar.size_bytes)
+            for opened, first in zip(self.opened, self._begin_of.tolist(), strict=False)
+            for sidecar in opened.snapshot.index.sidecars
+            if sidecar.kind == "blocks"
+        ]
+
     def _blocks_sidecar(self, i: int) -> Sidecar | None:
         snapshot, number = self.snapshot_of(i)
         sidecars = (each for each in snapshot.index.sidecars if each.kind == "blocks")

@@ -70,6 +70,8 @@ def _is_cached(samples: AllSamples, sample_id: int) -> bool:
     shard = samples.lasting(number)
     if shard is None:
         return True
+    if shard.kept_offsets is None:
+        shard.check_size()
     offsets = shard.table if shard.kept_offsets is None else shard.kept_offsets
     return shard.open_file().is_cached(int(offsets[row]))
 
@@ -80,6 +82,7 @@ def _spans(samples: AllSamples, ids: Ids) -> Iterator[tuple[ReadFile, Ids, Ids]]
     for i in np.unique(shards).tolist():
         shard = samples.lasting(i)
         if shard is not None:
+            shard.check_size()  # its table may be mapped
             rows = ids[shards == i] - samples.starts[i]
             table = read_table(shard.head(mapped=True), shard.samples)
             yield shard.open_file(), table[rows].astype(np.int64), table[rows + 1].astype(np.int64)

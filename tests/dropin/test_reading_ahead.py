@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mx8shards.disk.map import ReadFile
 from mx8shards.kernels import memory
 from mx8shards.streaming import MDSWriter, StreamingDataset
 from mx8shards.streaming.reading_ahead import read_ahead
+from tests.forked import forked
 from tests.loader.test_cold_reads import drop, resident_bytes
 
 COUNT, WINDOW = 4096, 128 << 10
@@ -105,6 +107,20 @@ def test_an_error_is_left_to_the_reader(written: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"shard\.00001\.mds"):
         dataset[1500]
     assert dataset[0]["x"][0] == 0
+
+
+def test_a_shard_that_was_truncated_does_not_end_the_process(written: Path, tmp_path: Path) -> None:
+    """Of datasets with many samples, offset tables are mapped. Reading a mapping beyond the end of its file ends it."""
+    for path in (*written.glob("*.mds"), written / "index.json"):
+        shutil.copy(path, tmp_path)
+    dataset = StreamingDataset(local=str(tmp_path))
+    dataset._samples.streams[0].shards._files.table_room = 0  # type: ignore[attr-defined]
+    read_ahead(dataset._samples, np.arange(COUNT))
+    for path in tmp_path.glob("*.mds"):
+        os.truncate(path, 0)
+    assert os.waitpid(forked(lambda: read_ahead(dataset._samples, np.arange(COUNT))), 0)[1] == 0
+    with pytest.raises(Exception, match=r"shard\.00000\.mds"):
+        dataset[0]
 
 
 def test_no_samples_and_empty_ones_are_nothing_to_read(tmp_path: Path) -> None:

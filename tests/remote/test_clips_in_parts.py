@@ -442,10 +442,11 @@ def test_shards_are_read_whole_if_their_digests_are_damaged(
     assert caplog.text.count("their digests are damaged") == 1
 
 
+@pytest.mark.parametrize("io", ["auto", "pread"])
 def test_a_keyframe_that_starts_no_decoding_is_decoded_from_the_start(
-    fault_server: FaultServer, objects: dict[str, bytes], tmp_path: Path
+    fault_server: FaultServer, objects: dict[str, bytes], io: Any, tmp_path: Path
 ) -> None:
-    """What is before the keyframe was not fetched with the other parts."""
+    """What is before the keyframe was not fetched with the other parts: the shard is made local, and read there."""
     index = parse_packet_index(packets_of(video("h264").data))
     keyframe = index.keyframe.copy()
     keyframe[next(i for i in range(13, 40) if not keyframe[i] and not index.disposable[i])] = True
@@ -454,7 +455,7 @@ def test_a_keyframe_that_starts_no_decoding_is_decoded_from_the_start(
         fault_server.put(f"set/{key}", data)
     with opened(fault_server, tmp_path / "mirror") as dataset:
         view = dataset.clips("video", frames=4, random=1)
-        with loader(view, batch_size=1, on_error="skip") as batches:
+        with loader(view, batch_size=1, on_error="skip", io=io) as batches:
             assert len(checked(iter(batches))) == SAMPLES
             assert batches.stats()["lost"] == 0
     assert shards_of(tmp_path / "mirror") == ["shard.00002.mds"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mx8shards.errors import DecodeError
+from mx8shards.errors import DecodeError, LoaderError
 from mx8shards.format.packet_index import PacketIndex
 from mx8shards.kernels import libavcodec
 from mx8shards.kernels.boxes import DRAWS
@@ -21,8 +22,8 @@ from mx8shards.media.direct_decoding import Origin, decode_and_crop
 from mx8shards.media.packet_plan import stretches
 from mx8shards.media.picture_memory import LargeMemory, ThreadMemory
 from mx8shards.media.specs import CenterCrop, ResizeCrop
-from mx8shards.media.video_decoders import Decoders
-from mx8shards.media.video_decoding import Planes, decode_stretches
+from mx8shards.media.video_decoders import Decoders, never
+from mx8shards.media.video_decoding import ENOUGH_ROOM, PayloadBytes, Planes, decode_container, decode_stretches
 from mx8shards.media.video_memory import CodecParameters
 from tests import videos
 from tests.anonymous_memory import anonymous_bytes
@@ -45,7 +46,16 @@ class Clip:
         outputs = self._painting.outputs("video", len(self.packets)).values()
         self.pixels = [np.zeros((1, *(output.shape or ())), output.dtype) for output in outputs]
 
-    def decode(self, decoders: Decoders, *, direct: bool, index: PacketIndex | None = None, way: int = MAPPED) -> Any:
+    def decode(
+        self,
+        decoders: Decoders,
+        *,
+        direct: bool,
+        index: PacketIndex | None = None,
+        way: int = MAPPED,
+        is_stopped: Callable[[], bool] = never,
+        room: AbstractContextManager[None] = ENOUGH_ROOM,
+    ) -> Any:
         """Decode its frames; the counts and the missing packets."""
         index = index or self.index
         stream, wanted = CodecParameters.of(index), np.unique(self.packets)
@@ -55,13 +65,13 @@ class Clip:
         if direct:
             crops = painter.crops({0: self.packets})
             assert crops is not None
-            return decode_and_crop(stream, parts, self._origin(way), crops, decoders)
+            return decode_and_crop(stream, parts, self._origin(way), crops, decoders, is_stopped, room)
         places = {packet: [(0, int(t)) for t in np.flatnonzero(self.packets == packet)] for packet in wanted.tolist()}
 
         def take(packet: int, planes: Planes) -> None:
             painter.paint(places[packet], planes)
 
-        return decode_stretches(stream, parts, self._copy, decoders, take)
+        return decode_stretches(stream, parts, self._copy, decoders, take, is_stopped, room)
 
     def _copy(self, at: int, count: int, to: int) -> bool:
         ctypes.memmove(to, self.data[at : at + count], count)
@@ -185,6 +195,34 @@ def test_a_frame_larger_than_the_index_says_is_refused_before_it_is_allocated() 
     facts = dataclasses.replace(clip.index.facts, codec="nonsense")
     with pytest.raises(DecodeError, match="expected one of the codecs"):
         clip.decode(Decoders(ENOUGH), direct=True, index=dataclasses.replace(clip.index, facts=facts))
+
+
+def test_decoding_ends_within_a_stretch_once_its_batch_is_not_wanted() -> None:
+    clip = Clip(videos.video("h264").data, range(videos.FRAMES))
+    with pytest.raises(LoaderError, match="stopped"):
+        clip.decode(Decoders(ENOUGH), direct=True, is_stopped=lambda: True)
+    assert clip.pixels[0][0, 0].any()
+    assert not clip.pixels[0][0, -1].any()
+
+
+@pytest.mark.parametrize("way", ["kernel", "PyAV", "container"])
+def test_the_lock_of_large_memory_is_taken_after_the_decoder(way: str) -> None:
+    """A crop may take it while its thread has a decoder: if others waited for decoders with it, all would for ever."""
+    clip, decoders, taken = Clip(videos.video("h264").data, range(5)), Decoders(ENOUGH), []
+
+    @contextmanager
+    def room() -> Iterator[None]:
+        taken.append(decoders._used_bytes)
+        yield
+
+    if way == "container":
+        payload, wanted = PayloadBytes(len(clip.data), clip._copy), np.unique(clip.packets)
+        stream = CodecParameters.of(clip.index)
+        decode_container(stream, clip.index.size, payload, wanted, decoders, lambda _, __: None, room=room())
+    else:
+        clip.decode(decoders, direct=way == "kernel", room=room())
+    assert len(taken) == 1
+    assert taken[0] > 0
 
 
 def test_closed_decoders_free_their_memory() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.format.clip_times import NANOSECONDS, ClipTimes, VideoColumns
-from mx8shards.loading.planning.sparse_shards import _few_positions, clip_bytes, sparse_shards
+from mx8shards.loading.planning.sparse_shards import _few_positions, clip_bytes, sparse_shards, with_cheap_digests
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import Extras, Ids, View
 from tests.clip_data import write_videos
@@ -49,6 +49,16 @@ def test_local_shards_are_never_read_in_parts(tmp_path: Path) -> None:
             assert not loader._assembly.plan.shard_table.parts.are_possible
 
 
+def test_digests_of_a_large_dataset_are_not_fetched_for_a_few_shards() -> None:
+    """The first side-car covers 1,000 shards of 64 MiB, the second one 10."""
+    digests = [(slice(0, 1_000), 125 * MIB), (slice(1_000, 1_010), 2 * MIB)]
+    sparse, saved = np.ones(1_010, np.bool_), np.zeros(1_010)
+    saved[[7, 1_001]] = 60.0 * MIB
+    assert np.flatnonzero(with_cheap_digests(sparse, saved, digests)).tolist() == list(range(1_000, 1_010))
+    saved[[70, 700]] = 60.0 * MIB
+    assert with_cheap_digests(sparse, saved, digests).all()
+
+
 class CountingView:
     """A view that counts the positions that are resolved."""
 
@@ -69,7 +79,7 @@ class CountingView:
 def counted(shards: Shards, view: View, enough: int) -> tuple[list[int], int]:
     """The shards with fewer positions than that, and how many positions were resolved to find them."""
     counting = CountingView(view)
-    few = _few_positions(shards, counting, np.full(shards.count, float(enough)))
+    few, _ = _few_positions(shards, counting, np.full(shards.count, float(enough)))
     return np.flatnonzero(few).tolist(), counting.resolved
 
 

@@ -266,9 +266,11 @@ class PartialShards:
 
     def among(self, numbers: Ids) -> Bools:
         """Which of these shards are read in parts."""
-        with self._lock:  # other threads open parts
-            parts = [i for i in self._parts if i not in self._whole]
-        return np.isin(numbers, parts) if parts else np.zeros(len(numbers), np.bool_)
+        if not self._parts:
+            return np.zeros(len(numbers), np.bool_)
+        shards, rows = np.unique(numbers, return_inverse=True)  # not all parts, of which there may be thousands
+        found: Bools = np.fromiter(map(self.is_part, shards.tolist()), np.bool_, len(shards))[rows]
+        return found
 
     def address(self, i: int) -> int:
         """Where shard `i` would begin in memory, if it were whole."""

@@ -301,13 +301,16 @@ class ShardTable:
             head = shard.head(mapped=self._maps)
             data = shard.data if self._maps else head
             if self._maps:
-                self.records[i]["base"] = data.ctypes.data
                 self._mincore_reliable[i] = mincore_is_reliable(shard.path)
                 residency.expect_random(data.ctypes.data, shard.size_bytes)
             self._opened[i] = opened = shard, head, data
             self._unmeasured.append(i)
             self._unopened -= 1
         self.records[i]["table"] = opened[1].ctypes.data
+        if self._maps:
+            self.records[i]["base"] = opened[2].ctypes.data
+        else:  # `base` may be that of parts, which threads of an earlier run may still read
+            self._verdicts[self._windows_of(i)] = READ
 
     def _open_files(self, rows: Rows, chosen: npt.NDArray[np.intp], provide: Provide | None) -> list[object]:
         """Open the files of these rows, and write their descriptors into the rows."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,8 +36,28 @@ def sparse_shards(shards: Shards, view: View, epochs: float = 1.0, *, needs_whol
     gops = means if needs_whole else clip_bytes(view.videos, means)
     needed = epochs * np.minimum(means, gops + blocks)  # of each position
     enough = (sizes - blocks) / np.maximum(_PART * needed, 1)  # positions in a shard that is not sparse
-    sparse: Bools = (blocks > 0) & _few_positions(shards, view, enough)
+    few, counts = _few_positions(shards, view, enough)
+    sparse: Bools = (blocks > 0) & few
+    if not shards.limited:  # a cache with a limit may have no room for whole shards
+        saved = np.where(counts > 0, sizes - needed * counts, 0.0)
+        sparse = with_cheap_digests(sparse, saved, shards.digest_bytes)
     return sparse if sparse.any() else None
+
+
+def with_cheap_digests(sparse: Bools, saved: Floats, digests: Iterable[tuple[slice, int]]) -> Bools:
+    """Those of these shards whose digests take fewer bytes than reading the shards in parts saves.
+
+    Digests are only fetched for all shards of a side-car: of a large dataset they are more than a few whole shards.
+
+    Args:
+        sparse: Shards that may be read in parts.
+        saved: The bytes that this saves in each shard.
+        digests: The shards of each side-car with digests, and its bytes.
+    """
+    found = sparse.copy()
+    for covered, size_bytes in digests:
+        found[covered] &= saved[covered][sparse[covered]].sum() > size_bytes
+    return found
 
 
 def clip_bytes(videos: VideoColumns, sample_bytes: Floats) -> Floats:
@@ -49,13 +71,17 @@ def clip_bytes(videos: VideoColumns, sample_bytes: Floats) -> Floats:
     return np.minimum(_GOP_BYTES * (1 + times.span // gop), sample_bytes * share)
 
 
-def _few_positions(shards: Shards, view: View, enough: Floats) -> Bools:
-    """The shards that have fewer than `enough` positions of the view. Counts all positions only if it has to."""
-    few = np.ones(shards.count, np.bool_)
+def _few_positions(shards: Shards, view: View, enough: Floats) -> tuple[Bools, Ints]:
+    """The shards that have fewer than `enough` positions of the view, and how many: exactly, if there are such shards.
+
+    Counts all positions only if it has to.
+    """
+    few, counts = np.ones(shards.count, np.bool_), np.zeros(shards.count, np.int64)
     for step in _STEPS:
         if few.any():
-            few = _positions(shards, view, step) < enough
-    return few
+            counts = _positions(shards, view, step)
+            few = counts < enough
+    return few, counts
 
 
 def _positions(shards: Shards, view: View, step: int) -> Ints:
