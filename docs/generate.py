@@ -100,7 +100,6 @@ def docstring(what: Any) -> str:
 def signature(name: str, what: Any) -> str:
     """A call as one types it: on one line, or one line for each parameter."""
     parameters = [each for each in inspect.signature(what).parameters.values() if each.name != "self"]
-    parameters = [each for each in parameters if each.annotation != "Never"]  # they only make an error with a hint
     shown = []
     keyword_only = False
     for each in parameters:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from mx8shards.loading.planning.accepted_datasets import checked_dataset
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.machine import distributed_rank
 from mx8shards.loading.planning.settings import Settings
-from mx8shards.loading.planning.unknown_arguments import refuse
+from mx8shards.loading.planning.unknown_arguments import refused
 from mx8shards.loading.pool import Pool, check_pool
 from mx8shards.loading.reporting.progress import Progress
 from mx8shards.loading.reporting.state_difference import difference
@@ -91,6 +91,7 @@ class Loader:
         read_timeout_s: How many seconds the file system may fail to answer before the loader raises an error.
     """
 
+    @refused
     def __init__(
         self,
         dataset: Dataset,
@@ -113,9 +114,7 @@ class Loader:
         order: Order | None = None,
         pool: Pool | None = None,
         read_timeout_s: float = 300.0,
-        **unknown: Never,
     ) -> None:
-        refuse(unknown, Loader)
         dataset = checked_dataset(dataset)
         check_pool(pool, memory, threads)
         self.rank, self.world_size = distributed_rank(rank, world_size)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import ParamSpec
 
 from mx8shards.errors import SettingError
+
+_P = ParamSpec("_P")
 
 _THREADS = "threads prepare the batches, threads=… says how many"
 _VIEW = "order=…, or a view: dataset.select(positions)"
@@ -33,15 +36,24 @@ class UnknownArgumentError(SettingError, TypeError):
     """A Loader has no argument of this name. It is also the TypeError that Python raises for such a call."""
 
 
-def refuse(unknown: Mapping[str, Any], loader: type) -> None:
-    """Raise an error for the first unknown argument, if there is one, which says what to use instead.
+def refused(init: Callable[_P, None]) -> Callable[_P, None]:
+    """Let a Loader's `__init__` refuse an argument that it does not have, with what to use instead.
 
     Args:
-        unknown: The arguments that the class does not have.
-        loader: The class that was called.
+        init: The function.
     """
-    for name in unknown:
-        known = [each for each in inspect.signature(loader).parameters if each != "unknown"]
-        alike = difflib.get_close_matches(name, known, 1)
-        hint = _OF_DATALOADER.get(name) or (f"did you mean {alike[0]}?" if alike else f"there are {', '.join(known)}")
-        raise UnknownArgumentError(f"there is no argument {name}", subject=loader.__name__, hint=hint)
+    known = [name for name in inspect.signature(init).parameters if name != "self"]
+
+    @wraps(init)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        for name in kwargs:
+            if name not in known:
+                raise UnknownArgumentError(f"there is no argument {name}", subject="Loader", hint=_hint(name, known))
+        init(*args, **kwargs)
+
+    return checked
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    alike = difflib.get_close_matches(name, known, 1)
+    return _OF_DATALOADER.get(name) or (f"did you mean {alike[0]}?" if alike else f"there are {', '.join(known)}")
