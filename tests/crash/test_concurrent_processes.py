@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -128,7 +126,7 @@ def test_a_forked_child_of_a_writer_does_not_publish_clean_up_or_keep_the_lock(s
 # readers --------------------------------------------------------------------------------------------------------------
 
 READERS = """
-import json, os, signal, sys, traceback
+import faulthandler, json, os, sys, traceback
 import mx8shards as mx8
 
 root, collects = sys.argv[1], sys.argv[2] == "True"
@@ -144,7 +142,8 @@ def look():
 
 def read_until_stopped():
     seen = looks = missed = 0
-    while not stopped:
+    faulthandler.dump_traceback_later(200, exit=True)  # a reader that hangs says where
+    while not os.path.exists(root + ".end"):
         try:
             now = look()
         except mx8.DatasetNotFoundError:
@@ -159,8 +158,6 @@ def read_until_stopped():
     return {"looks": looks, "missed": missed, "last": newest}
 
 look()  # what is imported late is imported once
-stopped = []
-signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))  # a child that has not run yet may be told, too
 for _ in range(4):
     if not os.fork():
         try:
@@ -186,8 +183,8 @@ def publish_while_others_read(root: Path, times: int, *, collect: bool) -> list[
                 publish(root, number)
                 if collect and number % 10 == 0:
                     mx8.gc(root, keep=1)
-        finally:
-            os.killpg(readers.pid, signal.SIGTERM)
+        finally:  # a file, as a signal is lost in a child that has not returned from its fork
+            root.with_name(f"{root.name}.end").touch()
         return [json.loads(line) for line in readers.stdout]
 
 

@@ -17,7 +17,7 @@ from mx8shards.kernels import memory
 from mx8shards.streaming import MDSWriter, StreamingDataset
 from mx8shards.streaming.reading_ahead import read_ahead
 from tests.forked import forked
-from tests.loader.test_cold_reads import drop, resident_bytes
+from tests.page_cache import drop, resident_bytes
 
 COUNT, WINDOW = 4096, 128 << 10
 PATIENCE_S = 60

@@ -18,7 +18,7 @@ from mx8shards.media import clip_sweeps
 from tests import videos
 from tests.anonymous_memory import anonymous_bytes
 from tests.clip_data import packets_of, repeated, write_videos
-from tests.loader.test_cold_reads import drop, resident_bytes
+from tests.page_cache import drop, resident_bytes
 
 FPS, GOP, FRAMES = 25, 20, 200
 WHOLE = mx8.Clip(crop=mx8.CenterCrop((videos.HEIGHT, videos.WIDTH)))

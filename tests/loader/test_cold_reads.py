@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from tests.fast_directory import fast_directory
 from tests.jpegs import encoded, noise
 from tests.loader.child_process import ChildProcess
 from tests.loader.leak_checks import shards, time_limit, write
+from tests.page_cache import drop, resident_bytes
 
 SAMPLES, PAYLOAD = 32, 128 << 10
 
@@ -39,30 +38,6 @@ def test_a_batch_may_use_more_shards_than_the_open_file_limit(child_process: Chi
         child_process.start("few_files", data=str(many), io=io, most=256)
         assert child_process.read_rest() == (["batches 400"] * 2, 0), child_process.errors
     assert child_process.errors == ""
-
-
-def drop(root: Path) -> None:
-    """Drop the shards from the page cache."""
-    for path in shards(root):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
-
-
-def resident_bytes(root: Path) -> int:
-    """The number of bytes of shards in the page cache."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    pages = 0
-    for path in shards(root):
-        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
-            found = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
-            view = ctypes.c_char.from_buffer(mapped)
-            address, size = ctypes.c_void_p(ctypes.addressof(view)), ctypes.c_size_t(len(mapped))
-            assert libc.mincore(address, size, found) == 0
-            pages += sum(page & 1 for page in found)
-            del view
-    return pages * mmap.PAGESIZE
 
 
 @pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")

@@ -21,7 +21,7 @@ from mx8shards.kernels import turbo
 from mx8shards.media.tiles import is_tiled, tile
 from tests.loader.child_process import ChildProcess
 from tests.loader.leak_checks import time_limit
-from tests.loader.test_cold_reads import drop
+from tests.page_cache import drop
 from tests.pictures import difference, draws_of, file_of, jpeg, reference_crop, write
 from tests.pixels import picture
 

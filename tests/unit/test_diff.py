@@ -165,7 +165,8 @@ def test_columns_and_metadata_are_compared_too(tmp_path: Path) -> None:
         ("b", {"x": "int64", "z": "int8", "w": "bytes"}),
     ):
         with mx8.Writer(tmp_path / name, columns=columns, metadata={"name": name}) as writer:
-            writer.write({"x": 1, "y": "text", "z": 2, "w": b""})
+            sample = {"x": 1, "y": "text", "z": 2, "w": b""}
+            writer.write({name: sample[name] for name in columns})
     difference = mx8.diff(tmp_path / "a", tmp_path / "b")
     assert difference.columns_added == {"w": "bytes"}
     assert difference.columns_removed == {"y": "str"}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import mx8shards as mx8
 from mx8shards.kernels import memory
 from mx8shards.shards import column_values
-from tests.loader.test_cold_reads import drop, resident_bytes
 from tests.maintenance import make_foreign
+from tests.page_cache import drop, resident_bytes
 
 SAMPLES, PAYLOAD = 48, 128 << 10
 IMAGE = b"\7" * PAYLOAD
