@@ -14,6 +14,8 @@ import pytest
 from tests import streaming_stub
 from tests.fast_directory import fast_directory
 
+pytest.register_assert_rewrite("tests.loader.leak_checks")  # here, as tests of other folders import it, too
+
 # Equal runs give equal results, here and in CI; `make hunt` searches at random and keeps what it finds. "few" is for
 # tests that run with more examples, too, with other versions of packages.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, database=None, print_blob=True)

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.loader.leak_checks")
-
-from tests.loader.child_process import ChildProcess  # noqa: E402 - after the assert rewriting is registered
+from tests.loader.child_process import ChildProcess
 
 
 @pytest.fixture(scope="session")
