@@ -121,6 +121,7 @@ def test_the_division_of_samples_into_shards_matches_the_vectors(case: dict[str,
     assert [shard["samples"] for shard in index["shards"]] == case["samples_per_shard"]
 
 
+@pytest.mark.filterwarnings("ignore:samples have .* which are not written")  # the law says nothing of warnings
 @pytest.mark.parametrize("case", table("writer")["samples"])
 def test_samples_are_accepted_or_refused_as_in_the_vectors(case: dict[str, Any], tmp_path: Path) -> None:
     sample = {
