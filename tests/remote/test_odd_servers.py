@@ -265,7 +265,7 @@ def test_an_answer_with_an_odd_head_is_refused(
     head: bytes, message: str, s3_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     server = Server(lambda _: iter([head + b"hello"]))
-    with asking(monkeypatch, server, 1) as store, pytest.raises(RemoteError, match=message):
+    with asking(monkeypatch, server, 3) as store, pytest.raises(RemoteError, match=message):
         store.fetch("x", tmp_path / "x", 5)
 
 
