@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -155,7 +156,8 @@ class Writer:
                 raise _closed("no samples can be added")
             pieces = self._columns.encode(sample, self._written)
             if len(sample) > self._warn_above:
-                self._warn_above = self._columns.warn_of_others(sample)
+                self._columns.warn_of_others(sample)
+                self._warn_above = math.inf  # one warning is enough
             size = sum(map(len, pieces))
             if self._over_limit(size):
                 self._flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -124,14 +123,10 @@ class Columns:
             found=f"none; the sample has {', '.join(sorted(map(repr, sample))) or 'no columns'}",
         )
 
-    def warn_of_others(self, sample: Mapping[str, Any]) -> float:
-        """Warn of values that are not written, as there are no columns for them.
-
-        Returns how many values a sample may have until the next warning: any number, as one warning is enough.
-        """
+    def warn_of_others(self, sample: Mapping[str, Any]) -> None:
+        """Warn of values that are not written, as there are no columns for them."""
         others = ", ".join(sorted(repr(name) for name in sample if name not in self.names))
         warnings.warn(f"samples have {others}, which are not written: columns= does not name them", stacklevel=3)
-        return math.inf
 
     def bounds(self, header: bytes | memoryview, size_bytes: int) -> list[int]:
         """The offsets of the payloads in a sample of `size_bytes` bytes with this size header, and the end of the last.

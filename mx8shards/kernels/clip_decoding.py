@@ -23,8 +23,9 @@ from mx8shards.kernels.video_frames import FRAME, crop_frame, crop_frame_planes
 Array = npt.NDArray[Any]
 Record = Any
 
-# What is decoded: the addresses of a decoder, its packet and its frame; how many frames it holds back to put them in
-# order; the pixel format and the rows of chroma that frames should have; and where the payload lies in its shard.
+# A video and its decoder: the addresses of the decoder, of its packet and of its frame; how many frames the decoder
+# reorders; which pixel format, and how many rows of chroma, frames should have; where the payload begins in its shard,
+# and its size.
 SOURCE = np.dtype(
     [
         ("decoder", "u8"),
@@ -49,8 +50,8 @@ PLACE = np.dtype([("packet", "i8"), ("box", "i8"), ("to", "u8"), ("chroma", "u8"
 # not follow each other, `step` is the distance between them in bytes, else 0.
 WRITING = np.dtype([("planes", "i8"), ("last", "i8"), ("bytes", "i8"), ("chroma_bytes", "i8"), ("step", "i8")])
 
-# What was done: packets, frames, and the last box of a crop; and of a frame that differs from what it should be: its
-# size and pixel format.
+# The numbers of decoded packets and frames, and the box of the last crop. If a frame has another size or pixel format
+# than expected: its size and format.
 TALLY = np.dtype(
     [("packets", "i8"), ("frames", "i8"), ("box", "i8"), ("width", "i8"), ("height", "i8"), ("format", "i8")]
 )

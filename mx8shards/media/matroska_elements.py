@@ -1,7 +1,7 @@
 """Do the elements of a Matroska file follow each other without a gap?
 
-FFmpeg's demuxer skips what it does not understand, and a damaged header of a block may cost it the rest of the file,
-without an error. Elements of unknown size, as in live streams, are not checked.
+FFmpeg's demuxer skips elements that it does not know. If the header of a block is damaged, it may lose the rest of the
+file, and raises no error. Elements of unknown size, as in live streams, are not checked.
 """
 
 from __future__ import annotations

@@ -33,14 +33,14 @@ def with_next_read_ahead(samples: AllSamples, runs: Iterator[Ids]) -> Iterator[I
         samples: The samples of all streams.
         runs: The ids of samples in order, in arrays.
     """
-    coming = next(runs, None)
-    if coming is not None:
-        read_ahead(samples, coming)
-    while coming is not None:
-        run, coming = coming, next(runs, None)
-        if coming is not None:
-            read_ahead(samples, coming)
-        yield run
+    waiting: Ids | None = None
+    for run in runs:
+        read_ahead(samples, run)
+        if waiting is not None:
+            yield waiting
+        waiting = run
+    if waiting is not None:
+        yield waiting
 
 
 def read_ahead(samples: AllSamples, ids: Ids) -> None:
@@ -70,10 +70,10 @@ def _is_cached(samples: AllSamples, sample_id: int) -> bool:
     shard = samples.lasting(number)
     if shard is None:
         return True
-    if shard.kept_offsets is None:
-        shard.check_size()
-    offsets = shard.table if shard.kept_offsets is None else shard.kept_offsets
-    return shard.open_file().is_cached(int(offsets[row]))
+    if shard.kept_offsets is not None:
+        return shard.open_file().is_cached(shard.kept_offsets[row])
+    shard.check_size()  # its table is mapped
+    return shard.open_file().is_cached(int(shard.table[row]))
 
 
 def _spans(samples: AllSamples, ids: Ids) -> Iterator[tuple[ReadFile, Ids, Ids]]:

@@ -14,7 +14,7 @@ _logger = logging.getLogger("mx8shards")
 
 
 class Window(NamedTuple):
-    """A node draws from `parts` blocks of so many samples at a time; `block` is None for all samples."""
+    """The samples from which a node draws at a time: `parts` blocks of `block` samples; a `block` of None has all."""
 
     parts: int
     block: int | None

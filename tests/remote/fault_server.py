@@ -17,7 +17,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -163,6 +163,11 @@ class FaultServer:
             version = Version(data, etag or f'"{hashlib.md5(data).hexdigest()}"', time.time(), by_fault)
             self.objects.setdefault(key, []).append(version)
         return version.etag
+
+    def put_files(self, prefix: str, files: Mapping[str, bytes]) -> None:
+        """Store files below a prefix, without requests."""
+        for name, data in files.items():
+            self.put(f"{prefix}/{name}", data)
 
     def fail(self, kind: Kind, *operations: Operation, **settings: Any) -> Fault:
         """Add a fault and return it."""

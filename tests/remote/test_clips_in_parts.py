@@ -20,6 +20,7 @@ from mx8shards.format.file_blocks import BLOCK_BYTES, SMALL_BLOCK_BYTES
 from mx8shards.format.packet_index import FORMAT, VIDEOS, PacketIndex, encode_packet_index, parse_packet_index
 from tests.anonymous_memory import anonymous_bytes
 from tests.clip_data import packets_of, repeated
+from tests.maintenance import tree
 from tests.remote.fault_server import KINDS, FaultServer, Kind, Operation, Request, Version
 from tests.remote.mirrors import shards_of
 from tests.videos import FRAMES, HEIGHT, WIDTH, encoded, number_in, video
@@ -36,7 +37,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Large videos whose GOPs lie MiB apart, one in each shard."""
     root = tmp_path_factory.mktemp("videos") / "data"
     write(root, parse_packet_index(packets_of(video("h264").data)))
-    return files_in(root)
+    return tree(root)
 
 
 def write(root: Path, index: PacketIndex, samples: Sequence[int] = range(SAMPLES), **options: Any) -> None:
@@ -56,29 +57,23 @@ def write(root: Path, index: PacketIndex, samples: Sequence[int] = range(SAMPLES
     assert len(shards_of(root)) == max(samples) + 1
 
 
-def files_in(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def older_objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """A dataset whose blocks have 1 MiB."""
     root = tmp_path_factory.mktemp("older") / "data"
     write(root, parse_packet_index(packets_of(video("h264").data)), metadata=None)
-    return files_in(root)
+    return tree(root)
 
 
 @pytest.fixture
 def older_server(fault_server: FaultServer, older_objects: dict[str, bytes]) -> FaultServer:
-    for key, data in older_objects.items():
-        fault_server.put(f"set/{key}", data)
+    fault_server.put_files("set", older_objects)
     return fault_server
 
 
 @pytest.fixture
 def server(fault_server: FaultServer, objects: dict[str, bytes]) -> FaultServer:
-    for key, data in objects.items():
-        fault_server.put(f"set/{key}", data)
+    fault_server.put_files("set", objects)
     return fault_server
 
 
@@ -174,8 +169,7 @@ def test_shards_with_blocks_of_both_sizes_are_read_in_parts(
         (root / key).parent.mkdir(parents=True, exist_ok=True)
         (root / key).write_bytes(data)
     write(root, parse_packet_index(packets_of(video("h264").data)), range(SAMPLES, count), mode="append")
-    for key, data in files_in(root).items():
-        fault_server.put(f"set/{key}", data)
+    fault_server.put_files("set", tree(root))
     with opened(fault_server, tmp_path / "mirror") as dataset:
         sizes = dataset.shards.block_bytes.tolist()
         assert sizes == [BLOCK_BYTES] * SAMPLES + [SMALL_BLOCK_BYTES] * 2
@@ -217,8 +211,7 @@ def test_for_sound_only_the_videos_of_the_clips_are_fetched(fault_server: FaultS
         clips = dataset.select([3, 17]).clips("video", frames=4, random=1)
         with loader(clips, decode=decode) as batches:
             (local,) = iter(batches)
-    for key, content in files_in(tmp_path / "data").items():
-        fault_server.put(f"set/{key}", content)
+    fault_server.put_files("set", tree(tmp_path / "data"))
     with opened(fault_server, tmp_path / "mirror") as dataset:
         clips = dataset.select([3, 17]).clips("video", frames=4, random=1)
         with loader(clips, decode=decode) as batches:
@@ -451,8 +444,7 @@ def test_a_keyframe_that_starts_no_decoding_is_decoded_from_the_start(
     keyframe = index.keyframe.copy()
     keyframe[next(i for i in range(13, 40) if not keyframe[i] and not index.disposable[i])] = True
     write(tmp_path / "data", replace(index, keyframe=keyframe))
-    for key, data in files_in(tmp_path / "data").items():
-        fault_server.put(f"set/{key}", data)
+    fault_server.put_files("set", tree(tmp_path / "data"))
     with opened(fault_server, tmp_path / "mirror") as dataset:
         view = dataset.clips("video", frames=4, random=1)
         with loader(view, batch_size=1, on_error="skip", io=io) as batches:

@@ -20,6 +20,7 @@ from mx8shards.remote.access import Access
 from mx8shards.remote.connections import can_fetch
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.partial_file import PartialFile
+from tests.maintenance import tree
 from tests.remote.deadlines import in_time
 from tests.remote.fault_server import BUCKET, FaultServer, Kind
 from tests.waiting import wait_until
@@ -63,8 +64,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_shard_that_goes_wrong_over_tls_is_right_in_the_end(
     kind: Kind, tls_server: FaultServer, dataset: Path, tmp_path: Path
 ) -> None:
-    for path in (path for path in dataset.rglob("*") if path.is_file()):
-        tls_server.put(f"set/{path.relative_to(dataset).as_posix()}", path.read_bytes())
+    tls_server.put_files("set", tree(dataset))
     fault = tls_server.fail(kind, "read", key=r"set/shard\.00001\.mds")
     found = in_time(lambda: mx8.sync(tls_server.url("set"), tmp_path / "copy", deadline_s=6))
     assert fault.met > 0

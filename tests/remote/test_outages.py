@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from tests.maintenance import tree
 from tests.remote.fault_server import FaultServer
 from tests.remote.jobs import blob, write
 from tests.remote.ranks import WORLD
@@ -28,8 +29,7 @@ SAMPLES = 25 * 40
 def serve(server: FaultServer, place: Path) -> str:
     """The URL of a dataset of forty shards."""
     write(place / "written", SAMPLES, 2_000)
-    for path in (path for path in (place / "written").rglob("*") if path.is_file() and path.name != "lock"):
-        server.put(f"set/{path.relative_to(place / 'written').as_posix()}", path.read_bytes())
+    server.put_files("set", tree(place / "written"))
     return server.url("set")
 
 

@@ -86,8 +86,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture
 def server(fault_server: FaultServer, files: dict[str, bytes]) -> FaultServer:
-    for name, data in files.items():
-        fault_server.put(f"train/{name}", data)
+    fault_server.put_files("train", files)
     return fault_server
 
 
